@@ -1,0 +1,39 @@
+# Two commands on a fresh machine: `make train` and `make test`. Both set up .venv by themselves, once.
+
+PYTHON ?= python3
+BIN := .venv/bin
+# Tests come from many small processes; one thread each keeps them from fighting over the cores.
+WORKERS ?= 2
+
+.PHONY: train test check format bench soak clean
+
+train: .venv/ready
+	@run=$$($(BIN)/nnrun train configs/iris.yaml) && echo "$$run" && $(BIN)/nnrun eval --checkpoint "$$run"
+
+test: check
+	$(BIN)/coverage erase
+	$(BIN)/pytest -n $(WORKERS) --dist worksteal -m "not soak" --cov --cov-report=term:skip-covered
+
+check: .venv/ready
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: .venv/ready
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: .venv/ready
+	$(BIN)/python -m bench
+
+soak: .venv/ready
+	$(BIN)/pytest -m soak
+
+clean:
+	rm -rf .venv
+
+# The pinned set; installed again only when it or the metadata changes.
+.venv/ready: constraints.txt pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@

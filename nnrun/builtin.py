@@ -1,0 +1,11 @@
+"""Importing this module registers every built-in part. It imports neither torch nor pydantic's models: see `nnrun.lazy`."""
+
+from nnrun.check import rules as rules
+from nnrun.data import datasets as datasets
+from nnrun.data import preprocess as preprocess
+from nnrun.data import split as split
+from nnrun.model import layers as layers
+from nnrun.training import losses as losses
+from nnrun.training import metrics as metrics
+from nnrun.training import optimizers as optimizers
+from nnrun.training import schedules as schedules

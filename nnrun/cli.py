@@ -1,0 +1,325 @@
+"""The command line: parse, call, print, exit. The only module that prints; it imports nothing heavy until a command needs it.
+
+Results go to stdout (a path, a table, or one JSON document with --json), everything else to stderr. Exit codes: see `nnrun.errors`.
+"""
+
+from __future__ import annotations
+
+import json as jsonlib
+import operator
+import os
+import re
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from nnrun import __version__
+from nnrun.errors import EnvironmentFault, InputError, NnrunError, RequirementError
+
+if TYPE_CHECKING:
+    from nnrun.run import Record, Run
+
+app = typer.Typer(
+    name="nnrun",
+    help="One YAML file becomes a trained network, its checkpoint, its metrics and a report.",
+    no_args_is_help=True,
+    invoke_without_command=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Config = Annotated[Path, typer.Argument(metavar="CONFIG", help="The YAML file of the experiment.", show_default=False)]
+CheckpointPath = Annotated[
+    Path, typer.Option("--checkpoint", help="A run folder (its best is taken) or a .safetensors file.", show_default=False)
+]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Replace a value: --set lr=0.01 --set 'layers[0]=32'.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes on stderr.")]
+Device = Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda, cuda:1 or mps.", show_default=False)]
+DataDir = Annotated[Path | None, typer.Option("--data-dir", envvar="NNRUN_DATA", help="Where downloaded datasets are.", show_default=False)]
+
+
+def main() -> None:
+    """Run the program. Waiting OpenMP threads sleep: spinning made an epoch 5 to 15 times slower beside a busy neighbour."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    app()
+
+
+@contextmanager
+def user_errors() -> Iterator[None]:
+    """Turn what a user can cause into its message on stderr and its exit code; anything else is our bug and keeps its traceback."""
+    try:
+        yield
+    except NnrunError as error:
+        say(str(error))
+        raise typer.Exit(error.exit_code) from None
+    except MemoryError:
+        fault = EnvironmentFault("there is not enough memory", fix="lower batch_size, or take a smaller network")
+        say(str(fault))
+        raise typer.Exit(fault.exit_code) from None
+    except KeyboardInterrupt:
+        say("interrupted")
+        raise typer.Exit(130) from None
+    except BrokenPipeError:  # the reader of our output has gone: `nnrun predict … | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(141) from None
+
+
+def say(text: str) -> None:
+    """Print to stderr."""
+    print(text, file=sys.stderr, flush=True)
+
+
+@app.callback()
+def _program(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
+) -> None:
+    if version:
+        print(f"nnrun {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def train(
+    config: Config,
+    set_: Overrides = None,
+    out: Annotated[Path | None, typer.Option(help="The run folder; by default runs/NAME.", show_default=False)] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    device: Device = None,
+    data_dir: DataDir = None,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train the experiment in CONFIG; prints the run folder."""
+    with user_errors():
+        overrides = [*(set_ or ()), *([f"device={device}"] if device else ())]
+        _use_data_dir(data_dir)
+        import nnrun.builtin  # noqa: F401
+        from nnrun.spec.reader import read_spec
+
+        spec, source = read_spec(config, overrides)  # before torch is imported: faults of the config are told at once
+        from nnrun.run import open_run
+
+        run = open_run(spec, source, out=out, resume=resume)
+        told = len(run.notes)
+        for note in run.notes if not quiet else ():
+            say(f"note: {note}")
+        for record in _shown(run, quiet):
+            del record
+        for note in run.notes[told:] if not quiet else ():
+            say(f"note: {note}")
+        if not quiet:
+            _say_summary(run.summary)
+        print(jsonlib.dumps(run.summary) if json else run.folder)
+
+
+@app.command("eval")
+def evaluate(
+    checkpoint: CheckpointPath,
+    split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
+    data: Annotated[str | None, typer.Option(help="Score this file instead; it has the target column.", show_default=False)] = None,
+    require: Annotated[
+        list[str] | None, typer.Option(help="Exit with 5 unless it holds: --require 'accuracy>=0.95'.", show_default=False)
+    ] = None,
+    device: Device = None,
+    data_dir: DataDir = None,
+    json: Json = False,
+) -> None:
+    """Score a checkpoint; prints the figures."""
+    with user_errors():
+        if split not in ("train", "val", "test"):
+            raise InputError(f"--split {split} is not a part", fix="write train, val or test")
+        requirements = [_requirement(text) for text in require or ()]
+        _use_data_dir(data_dir)
+        from nnrun.trained import load
+
+        net = load(checkpoint, device=device or "auto")
+        rows, figures = net.evaluate(split, data=data)
+        if json:
+            from nnrun.runs.folder import strict_json
+
+            print(
+                strict_json({"checkpoint": str(net.path), "split": None if data else split, "data": data, "rows": rows, "metrics": figures})
+            )
+        else:
+            print("\n".join(f"{name}\t{value:.6g}" for name, value in figures.items()))
+        _require(requirements, figures)
+
+
+@app.command()
+def predict(
+    inputs: Annotated[
+        list[str], typer.Argument(metavar="INPUT...", help="Tables, arrays, pictures, folders of pictures, or - (JSON lines).")
+    ],
+    checkpoint: CheckpointPath,
+    out: Annotated[Path | None, typer.Option(help="Write here instead: .csv, .json or .parquet.", show_default=False)] = None,
+    proba: Annotated[bool, typer.Option("--proba", help="Add a column of probabilities for each class.")] = False,
+    device: Device = None,
+    json: Json = False,
+) -> None:
+    """Predict one row of output for each row of INPUT; prints CSV."""
+    with user_errors():
+        if out is not None and out.suffix not in (".csv", ".json", ".parquet"):
+            raise InputError(f"--out {out}: the ending {out.suffix!r} is not known", fix="end it in .csv, .json or .parquet")
+        from nnrun.trained import load
+
+        net = load(checkpoint, device=device or "auto")
+        predictions = net.predict(net.read(inputs), probabilities=proba)
+        for note in predictions.notes:
+            say(f"note: {note}")
+        _write_table(predictions.table(), out, json=json)
+
+
+@app.command()
+def show(
+    path: Annotated[Path, typer.Argument(metavar="RUN_OR_CHECKPOINT", help="A run folder or a .safetensors file.")], json: Json = False
+) -> None:
+    """Show what is inside a run or a checkpoint: config, network, learned numbers, provenance."""
+    with user_errors():
+        from nnrun.runs.show import describe, facts_of
+
+        print(jsonlib.dumps(facts_of(path)) if json else describe(path))
+
+
+@app.command("list")
+def list_(
+    kind: Annotated[
+        str | None, typer.Argument(help="datasets, splits, preprocess, layers, losses, optimizers, schedules, metrics, rules.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """List every registered name: its arguments, one line, file:line."""
+    with user_errors():
+        import nnrun.builtin  # noqa: F401
+        from nnrun.registry import KINDS
+        from nnrun.spec.base import no_such_name, shown
+
+        if kind is not None and kind not in KINDS:
+            what, fix = no_such_name("kind", kind, KINDS)
+            raise InputError(what, fix=fix)
+        kinds = [KINDS[kind]] if kind else list(KINDS.values())
+        if json:
+            rows = [
+                {
+                    "kind": one.kind,
+                    "name": name,
+                    "summary": one[name].summary,
+                    "place": one[name].place,
+                    "arguments": list(one[name].arguments),
+                }
+                for one in kinds
+                for name in one
+            ]
+            print(jsonlib.dumps(rows))
+        elif kind is None:
+            print("\n".join(f"{one.kind:<12}{len(one):>4}  {', '.join(one)}" for one in kinds))
+        else:
+            for name in kinds[0]:
+                entry = kinds[0][name]
+                given = ", ".join(a.name if a.required else f"{a.name}={shown(a.default)}" for a in entry.arguments.values())
+                print(f"{name}({given})\n    {entry.summary}\n    {entry.place}")
+
+
+def _use_data_dir(data_dir: Path | None) -> None:
+    if data_dir is not None:
+        os.environ["NNRUN_DATA"] = str(data_dir)
+
+
+def _shown(run: Run, quiet: bool) -> Iterator[Record]:
+    """Pass the records on, showing how far the run is: a bar on a terminal, at most one plain line a second elsewhere."""
+    epochs = run.spec.epochs
+    if quiet:
+        yield from run.train()
+    elif sys.stderr.isatty():
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[figures]}"),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=Console(stderr=True)) as bar:
+            task, shown_at = bar.add_task(run.spec.name, total=epochs, completed=run.state.epoch, figures=""), 0.0
+            for record in run.train():
+                if record.epoch == epochs or time.monotonic() - shown_at > 0.1:
+                    bar.update(task, completed=record.epoch, figures=_figures(record))
+                    shown_at = time.monotonic()
+                yield record
+    else:
+        said_at = 0.0
+        for record in run.train():
+            if record.epoch in (1, epochs) or time.monotonic() - said_at > 1:
+                say(f"epoch {record.epoch}/{epochs}  {_figures(record)}")
+                said_at = time.monotonic()
+            yield record
+
+
+def _figures(record: Record) -> str:
+    parts = (("train", record.train), ("val", record.val), ("test", record.test))
+    return "  ".join(f"{part} {name} {value:.4g}" for part, scores in parts for name, value in scores.items())
+
+
+def _say_summary(summary: dict[str, Any]) -> None:
+    metrics = summary["metrics"]
+    names = list(dict.fromkeys(name for scores in metrics.values() for name in scores))
+    width = max(len(name) for name in names) + 2
+    say(f"\n{'part':<7}{'rows':>7}  " + "".join(f"{name:>{max(width, 10)}}" for name in names))
+    for part, scores in metrics.items():
+        say(f"{part:<7}{summary['rows'][part]:>7}  " + "".join(f"{scores[name]:>{max(width, 10)}.4f}" for name in names))
+    say(f"best epoch {summary['best_epoch']} of {summary['epochs']}, {summary['seconds']['train']:.1f} s of training")
+
+
+_COMPARE = {">=": operator.ge, ">": operator.gt, "<=": operator.le, "<": operator.lt}
+
+
+def _requirement(text: str) -> tuple[str, str, float]:
+    found = re.fullmatch(r"\s*([a-z0-9_]+)\s*(>=|<=|>|<)\s*([-+0-9.eE]+)\s*", text)
+    try:
+        return (found[1], found[2], float(found[3])) if found else _no_requirement(text)
+    except ValueError:
+        return _no_requirement(text)
+
+
+def _no_requirement(text: str) -> tuple[str, str, float]:
+    raise InputError(f"--require {text!r} is not a comparison", fix="write it like 'accuracy>=0.95'")
+
+
+def _require(requirements: list[tuple[str, str, float]], figures: dict[str, float]) -> None:
+    """Raise unless every requirement holds; nan fulfils none."""
+    for name, sign, bound in requirements:
+        if name not in figures:
+            raise InputError(f"--require {name}: this checkpoint is not scored by it", fix=f"it is scored by {', '.join(figures)}")
+        if not _COMPARE[sign](figures[name], bound):
+            short = abs(figures[name] - bound)
+            raise RequirementError(f"{name} is {figures[name]:.6g}, and {name}{sign}{bound:g} was required: it fails by {short:.3g}")
+
+
+def _write_table(table: dict[str, list[Any]], out: Path | None, *, json: bool) -> None:
+    """Write columns to a file by its ending, or to stdout as CSV or one JSON document."""
+    import polars
+
+    frame = polars.DataFrame(table)
+    if json and out is None:
+        print(jsonlib.dumps({"predictions": frame.to_dicts()}))
+    elif out is None:
+        sys.stdout.write(frame.write_csv())
+    else:
+        try:
+            write: dict[str, Any] = {".csv": frame.write_csv, ".json": frame.write_json, ".parquet": frame.write_parquet}
+            write[out.suffix](out)
+        except OSError as error:
+            raise EnvironmentFault(
+                f"{out} cannot be written: {error.strerror or error}", fix="check the folder and its permissions"
+            ) from None
+        if json:
+            print(jsonlib.dumps({"out": str(out), "rows": frame.height}))

@@ -1,0 +1,56 @@
+"""The data as the rest of nnrun sees it: inputs, targets, and what the targets mean."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is to be predicted: one of several classes, or one or more numbers.
+
+    Args:
+        targets: the names of the target columns; exactly one for classes.
+        classes: the class names in the order of their numbers; empty when numbers are predicted.
+    """
+
+    targets: tuple[str, ...]
+    classes: tuple[str, ...] = ()
+
+    @property
+    def kind(self) -> str:
+        """`classes` or `numbers`."""
+        return "classes" if self.classes else "numbers"
+
+
+@dataclass(frozen=True)
+class Rows:
+    """One part of the data.
+
+    Args:
+        x: inputs (N, ...), uint8 for raw pictures, else float32.
+        y: targets: class numbers int64 (N,), or numbers float32 (N, T).
+    """
+
+    x: Tensor
+    y: Tensor
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+
+@dataclass(frozen=True)
+class Dataset(Rows):
+    """A whole dataset, before it is split.
+
+    Args:
+        task: what the targets mean.
+        columns: the names of the input columns of a table (D,); empty for pictures and arrays.
+    """
+
+    task: Task
+    columns: tuple[str, ...] = ()

@@ -1,0 +1,61 @@
+"""Opening a data file: it exists, it is a regular file, it can be read, and its text is UTF-8; else one clear sentence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from nnrun.errors import DataError, closest
+from nnrun.spec.base import Location
+
+
+def regular_file(path: str | Path, *, at: Location = ()) -> Path:
+    """Return `path` when it is a regular file: a pipe or a device would block, or never end."""
+    path = Path(path)
+    if path.is_file():
+        return path
+    if path.exists():
+        raise DataError(f"{path} is not a file", fix="give the path of a data file", at=at)
+    near = closest(path.name, _names(path.parent))
+    missing = path if path.parent.is_dir() else f"the folder of {path}"
+    fix = f"did you mean {str(path.parent / near)!r}?" if near else "check the path; it is looked up beside the config, then from here"
+    raise DataError(f"{missing} does not exist", fix=fix, at=at)
+
+
+def _names(folder: Path) -> list[str]:
+    try:
+        return [other.name for other in folder.iterdir()]
+    except OSError:
+        return []
+
+
+def read_bytes(path: str | Path, *, at: Location = ()) -> bytes:
+    """Return a data file's bytes."""
+    path = regular_file(path, at=at)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}", fix="check its permissions", at=at) from None
+    if not data.strip():
+        raise DataError(f"{path} is empty", fix="is this the right file?", at=at)
+    return data
+
+
+def check_utf8(data: bytes, file: str | Path) -> None:
+    """Refuse text that is not UTF-8, naming the line and the likely encoding; a byte order mark is fine."""
+    try:
+        data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise DataError(f"{file}:{line}: this is not UTF-8; it looks like {_encoding(data)}", fix="save the file as UTF-8") from None
+    if data[1:2] == b"\0" or data[:1] == b"\0":  # UTF-16 without a mark is valid UTF-8 as long as it is English
+        raise DataError(f"{file}:1: this is not UTF-8; it looks like UTF-16", fix="save the file as UTF-8")
+
+
+def _encoding(data: bytes) -> str:
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return "UTF-16"
+    try:
+        data.decode("cp932")
+    except UnicodeDecodeError:
+        return "another encoding"
+    return "cp932 (Shift-JIS)"

@@ -1,0 +1,77 @@
+"""The few torch modules that torch itself does not have in this form. Their weights carry torch's own names.
+
+N rows in a batch, T steps of a sequence, D features of a step, H features of the hidden state.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from nnrun.errors import DataError
+
+
+class Embedding(nn.Embedding):
+    """Look up one learned vector per number; the numbers come as floats, as all inputs do."""
+
+    def reset_parameters(self) -> None:
+        """Draw the vectors; not on the meta device, where torch would import its compiler for it (2 s) and draw nothing."""
+        if not self.weight.is_meta:
+            super().reset_parameters()
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return (N, ..., embedding_dim) for whole numbers (N, ...).
+
+        Raises:
+            DataError: when a number is outside the table, and the model is on the CPU. On CUDA it is torch that stops.
+        """
+        index = input.long()
+        try:
+            return super().forward(index)
+        except IndexError:
+            wrong = index[(index < 0) | (index >= self.num_embeddings)][0].item()
+            what = f"embedding: the input holds {wrong}, and num_embeddings: {self.num_embeddings} allows 0 to {self.num_embeddings - 1}"
+            raise DataError(what, fix="raise num_embeddings, and keep steps that change the numbers out of preprocess") from None
+
+
+class Residual(nn.Sequential):
+    """Add what comes in to what the layers inside make of it; they keep the shape."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return (N, ...) for (N, ...)."""
+        output = input
+        for layer in self:
+            output = layer(output)
+        return input + output
+
+
+def _last_state(hidden: Tensor, directions: int) -> Tensor:
+    """Return (N, directions * H): the last layer's part of (layers * directions, N, H), forward direction first."""
+    return torch.cat(tuple(hidden[-directions:]), dim=-1)
+
+
+class RNN(nn.RNN):
+    """A plain recurrent net that gives its last state."""
+
+    def forward(self, input: Tensor) -> Tensor:  # type: ignore[override]
+        """Return (N, H), or (N, 2H) when bidirectional, for (N, T, D)."""
+        _, hidden = super().forward(input)
+        return _last_state(hidden, 1 + self.bidirectional)
+
+
+class GRU(nn.GRU):
+    """A GRU that gives its last state."""
+
+    def forward(self, input: Tensor) -> Tensor:  # type: ignore[override]
+        """Return (N, H), or (N, 2H) when bidirectional, for (N, T, D)."""
+        _, hidden = super().forward(input)
+        return _last_state(hidden, 1 + self.bidirectional)
+
+
+class LSTM(nn.LSTM):
+    """An LSTM that gives its last hidden state."""
+
+    def forward(self, input: Tensor) -> Tensor:  # type: ignore[override]
+        """Return (N, H), or (N, 2H) when bidirectional, for (N, T, D)."""
+        _, (hidden, _) = super().forward(input)
+        return _last_state(hidden, 1 + self.bidirectional)

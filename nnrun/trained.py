@@ -1,0 +1,153 @@
+"""A trained network, rebuilt from its checkpoint alone: it scores the data it was trained on, or a file, and predicts.
+
+net = load("runs/iris")
+net.evaluate("test")                     # the same figures as the run's summary, to the bit on the same machine
+net.predict(x)                           # raw rows (N, ...), prepared as the training rows were
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import nnrun.builtin  # noqa: F401 (fills the registries)
+from nnrun.data.dataset import Rows, Task
+from nnrun.data.inputs import Inputs, read_inputs, read_scored
+from nnrun.data.prepare import prepare
+from nnrun.data.preprocess import apply_steps
+from nnrun.errors import CheckpointError, DataError, InputError, NnrunError
+from nnrun.runs import checkpoint as files
+from nnrun.runs.folder import checkpoint_file
+from nnrun.spec.experiment import Experiment
+from nnrun.spec.reader import check
+from nnrun.training.device import choose_device
+from nnrun.training.network import Network, build_network
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """One prediction for each row of the input, in its order.
+
+    Args:
+        rows: row numbers counted from 0, or names of pictures.
+        values: class names, or numbers (N, T).
+        probabilities: (N, K) in the order of `task.classes`, or None when none were asked for.
+        notes: what the user should know.
+    """
+
+    task: Task
+    rows: list[str]
+    values: list[str] | list[list[float]]
+    probabilities: list[list[float]] | None
+    notes: list[str]
+
+    def table(self) -> dict[str, list[Any]]:
+        """Return the columns of the output: `row` or `file`, `prediction` (or one a target), then one a class."""
+        numbered = all(row.isdecimal() for row in self.rows)
+        table: dict[str, list[Any]] = {"row": [int(row) for row in self.rows]} if numbered else {"file": list(self.rows)}
+        if self.task.classes:
+            table["prediction"] = list(self.values)
+        else:
+            names = ["prediction"] if len(self.task.targets) == 1 else list(self.task.targets)
+            table |= {name: [row[number] for row in self.values] for number, name in enumerate(names)}
+        for number, name in enumerate(self.task.classes if self.probabilities is not None else ()):
+            table[f"p_{name}" if name in table else name] = [row[number] for row in self.probabilities or ()]
+        return table
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A network with everything that its checkpoint knows.
+
+    Args:
+        fitted: what each preprocessing step learned from the training rows.
+        facts: the JSON part of the checkpoint.
+    """
+
+    path: Path
+    spec: Experiment
+    task: Task
+    network: Network
+    fitted: list[dict[str, Tensor]]
+    device: torch.device
+    facts: dict[str, Any]
+
+    def prepared(self, x: Tensor) -> Tensor:
+        """Return raw rows (N, ...) as the network wants them, on its device."""
+        return apply_steps(self.spec.preprocess, self.fitted, x).contiguous().to(self.device)
+
+    def evaluate(self, part: str = "test", *, data: str | None = None) -> tuple[int, dict[str, float]]:
+        """Return the number of rows of a part and its figures; with `data`, those of a whole file that has the target.
+
+        Raises:
+            DataError: the data has changed since training, the part is empty, or the file does not have what the network needs.
+        """
+        if data is None:
+            rows = self._part(part)
+        else:
+            raw = read_scored(data, self.task, **self._raw)
+            rows = Rows(self.prepared(raw.x), raw.y.to(self.device))
+        return len(rows), self.network.score(rows)
+
+    def _part(self, name: str) -> Rows:
+        part = prepare(self.spec, self.device, fitted=self.fitted, stored=self.facts["digests"]).parts[name]
+        if not len(part):
+            raise DataError(f"the run {self.spec.name!r} has no {name} part", fix="choose another with --split, or give a file with --data")
+        return part
+
+    def read(self, paths: Sequence[str]) -> Inputs:
+        """Return the inputs in files, as raw rows of the kind that the network was trained on."""
+        return read_inputs(list(paths), **self._raw)
+
+    @property
+    def _raw(self) -> dict[str, Any]:
+        """What a raw row looked like in training."""
+        facts = self.facts
+        return {"columns": tuple(facts["columns"]), "shape": tuple(facts["raw_shape"]), "bytes_wanted": facts["raw_bytes"]}
+
+    def predict(self, inputs: Inputs, *, probabilities: bool = False) -> Predictions:
+        """Return one prediction for each row.
+
+        Raises:
+            InputError: probabilities were asked for, and the network predicts numbers.
+        """
+        if probabilities and not self.task.classes:
+            raise InputError("--proba needs classes, and this network predicts numbers", fix="leave --proba out")
+        head, notes = self.network.head, list(inputs.notes)
+        output_NK = self.network.outputs(self.prepared(inputs.x))
+        values = head.predict(output_NK).tolist()
+        shares = head.probabilities(output_NK).tolist() if probabilities else None
+        if probabilities and not head.calibrated and self.spec.loss:
+            notes.append(f"the scores of {self.spec.loss.entry.name} are not probabilities; these are their softmax")
+        return Predictions(self.task, inputs.labels, [self.task.classes[k] for k in values] if self.task.classes else values, shares, notes)
+
+
+def load(path: Path | str, *, device: str = "auto") -> Trained:
+    """Return the network in a checkpoint file, or the best one of a run folder.
+
+    Raises:
+        CheckpointError: there is none, it is damaged, or its parts do not fit together.
+    """
+    file = checkpoint_file(Path(path))
+    stored = files.load(file)
+    try:
+        facts = stored.facts
+        spec = check(facts["spec"])
+        task = Task(tuple(facts["task"]["targets"]), tuple(facts["task"]["classes"]))
+        where = choose_device(device)
+        torch.set_num_threads(int(facts["threads"]))
+        network = build_network(spec, task, tuple(facts["shape"]), where)
+        network.model.load_state_dict(stored.under("model"))
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise CheckpointError(
+            f"{file} does not fit together: {str(error).splitlines()[0]}", fix="use another checkpoint of the run"
+        ) from None
+    except NnrunError as error:
+        raise CheckpointError(f"{file} cannot be rebuilt: {error.faults[0].what}", fix=error.faults[0].fix) from None
+    fitted = [stored.under(f"preprocess/{number}") for number in range(len(spec.preprocess))]
+    return Trained(file, spec, task, network, fitted, where, facts)

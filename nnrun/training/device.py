@@ -1,0 +1,46 @@
+"""Where the arithmetic runs: the device, its precision, and how many CPU threads a step deserves."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+
+import torch
+
+from nnrun.errors import EnvironmentFault
+
+SMALL_STEP = 4_000_000
+"""Multiply-adds of a step below which a second thread costs more than it brings (docs/benchmarks.md has the figures)."""
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device that a config names; `auto` takes CUDA, then MPS, then the CPU.
+
+    Raises:
+        EnvironmentFault: when the device is not there; a run never moves to another one silently.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    device = torch.device(name)
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}.get(device.type, True)
+    if not there:
+        fix = "write `device: auto` or `device: cpu`"
+        raise EnvironmentFault(f"device {name!r} was asked for, and this machine or this build of torch has none", fix=fix, at=("device",))
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        found = ", ".join(f"cuda:{number}" for number in range(torch.cuda.device_count()))
+        raise EnvironmentFault(f"device {name!r} does not exist; this machine has {found}", fix=f"write one of {found}", at=("device",))
+    return device
+
+
+def choose_threads(threads: int | str, multiply_adds: int) -> int:
+    """Return how many CPU threads to use for steps of this size; a pure function, so that the same config gives the same bits."""
+    if isinstance(threads, int):
+        return threads
+    return 1 if multiply_adds < SMALL_STEP else len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[None]:
+    """Return the context in which products are computed in `precision`."""
+    if precision == "float32":
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, dtype={"bfloat16": torch.bfloat16, "float16": torch.float16}[precision])

@@ -1,0 +1,38 @@
+"""Outputs of a network over many rows, and the figures made of them. Nothing here draws a random number."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from nnrun.training.device import autocast
+from nnrun.training.head import Head
+from nnrun.training.metrics import Scored, score
+
+ROWS_AT_ONCE = 1024
+"""Rows of one forward pass outside training; fixed, so that the same checkpoint gives the same bits."""
+
+
+@torch.inference_mode()
+def outputs(model: nn.Module, x: Tensor, *, precision: str = "float32") -> Tensor:
+    """Return the network's outputs (N, K) for prepared inputs (N, …), in evaluation mode and in float32."""
+    was_training = model.training
+    model.eval()
+    with autocast(x.device, precision):
+        parts = [model(x_B) for x_B in torch.split(x, ROWS_AT_ONCE)] if len(x) > ROWS_AT_ONCE else [model(x)]
+    model.train(was_training)
+    return (torch.cat(parts) if len(parts) > 1 else parts[0]).float()
+
+
+@torch.inference_mode()
+def figures(output_NK: Tensor, loss_fn: nn.Module, head: Head, y: Tensor, metrics: Sequence[str]) -> dict[str, float]:
+    """Return the loss and each metric over all rows; one wait for the device.
+
+    Args:
+        y: targets as the data has them: class numbers (N,) or numbers (N, T).
+    """
+    made = {"loss": loss_fn(output_NK, head.encode(y)), **score(metrics, Scored.of(head, output_NK, y))}
+    exact = torch.float32 if y.device.type == "mps" else torch.float64
+    return dict(zip(made, torch.stack([figure.to(exact) for figure in made.values()]).tolist(), strict=True))

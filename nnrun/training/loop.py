@@ -1,0 +1,196 @@
+"""The loop: one generator. It prints nothing, opens no file, and waits for the device once an epoch.
+
+Shapes: N rows, B rows of a batch, K outputs. The caller keeps the records and owns the files:
+
+    for moment in train(state, loss_fn, x, target, plan):
+        if moment.finished:  …   # an epoch is done: score, record, save
+        else:                …   # `due` asked for a pause between two batches: save, or stop by leaving the loop
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nnrun.errors import DivergedError
+from nnrun.training.device import autocast
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What does not change while training.
+
+    Args:
+        factor: epochs so far, as a real number counted from 0 → factor on `lr`.
+        by_step: whether the factor changes within an epoch.
+    """
+
+    seed: int
+    epochs: int
+    batch_size: int
+    shuffle: bool
+    drop_last: bool
+    lr: float
+    factor: Callable[[float], float]
+    by_step: bool = False
+    accumulate: int = 1
+    clip_grad_norm: float | None = None
+    precision: str = "float32"
+
+
+@dataclass
+class State:
+    """What moves while training; with the random state of the device, all that a resume needs.
+
+    Args:
+        epoch: epochs finished.
+        step: optimiser steps taken in all.
+        batch: batches of the running epoch that are done.
+        loss_sum: the loss over the rows of the running epoch so far, 0-d, on the device.
+        rows_seen: the rows in `loss_sum`.
+    """
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    loss_sum: Tensor
+    scaler: torch.amp.GradScaler | None = None
+    epoch: int = 0
+    step: int = 0
+    batch: int = 0
+    rows_seen: int = 0
+
+
+@dataclass(frozen=True)
+class Moment:
+    """Where training stands when the generator yields; `train_loss` is the mean over the epoch's rows once it is finished."""
+
+    epoch: int
+    step: int
+    finished: bool
+    lr: float
+    train_loss: float = field(default=math.nan)
+
+
+def stream_seed(seed: int, *names: Any) -> int:
+    """Return the seed of a named random stream: the first 63 bits of SHA-256 of `seed/name/…`."""
+    text = "/".join(str(part) for part in (seed, *names))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+def row_order(seed: int, epoch: int, rows: int) -> Tensor:
+    """Return the order of the training rows (N,) in an epoch counted from 1: a pure function of its arguments."""
+    return torch.randperm(rows, generator=torch.Generator().manual_seed(stream_seed(seed, "order", epoch)))
+
+
+def train(
+    state: State, loss_fn: nn.Module, x: Tensor, target: Tensor, plan: Plan, *, due: Callable[[State], bool] = lambda state: False
+) -> Iterator[Moment]:
+    """Train from where `state` stands to the end of the plan.
+
+    Args:
+        loss_fn: (output (B, K), target (B, …)) → mean loss, 0-d.
+        x: prepared inputs (N, …), on the device.
+        target: targets (N, …) as the loss wants them, on the device.
+        due: asked after each batch whether to yield before the next one.
+
+    Raises:
+        DivergedError: the mean loss of an epoch is not a finite number.
+    """
+    steps = batches_per_epoch(len(x), plan)
+    while state.epoch < plan.epochs:
+        # One gather, then views: the batches of an epoch cost no indexing of their own.
+        order = row_order(plan.seed, state.epoch + 1, len(x)).to(x.device) if plan.shuffle else None
+        x_batches = torch.split(x if order is None else x[order], plan.batch_size)[:steps]
+        target_batches = torch.split(target if order is None else target[order], plan.batch_size)[:steps]
+        state.model.train()
+        lr = set_lr(state, plan, state.epoch + state.batch / steps)
+
+        for number in range(state.batch, steps):
+            if plan.by_step:
+                lr = set_lr(state, plan, state.epoch + number / steps)
+
+            # The gradients of one group of batches make one update; each row of the group weighs the same.
+            first = number - number % plan.accumulate
+            group = x_batches[first : first + plan.accumulate]
+            batch = (x_batches[number], target_batches[number], 1.0 if len(group) == 1 else len(x_batches[number]) / sum(map(len, group)))
+            if isinstance(state.optimizer, torch.optim.LBFGS):
+                loss = _search(state, state.optimizer, loss_fn, batch, plan)
+            else:
+                loss = _backward(state, loss_fn, batch, plan)
+                if number + 1 == first + len(group):
+                    _update(state, plan)
+
+            # The sum stays on the device: reading it here would stall every step.
+            state.loss_sum.add_(loss, alpha=len(batch[0]))
+            state.rows_seen += len(batch[0])
+            state.batch = number + 1
+            if due(state) and state.batch < steps:
+                yield Moment(state.epoch + 1, state.step, False, lr)
+
+        train_loss = (state.loss_sum / state.rows_seen).item()  # the one wait for the device in an epoch
+        if not math.isfinite(train_loss):
+            what = f"the training loss became {train_loss} in epoch {state.epoch + 1} (step {state.step}, lr {lr:g})"
+            raise DivergedError(what, fix="lower lr, scale the inputs (`preprocess: [standardize]`), or set clip_grad_norm")
+        state.epoch, state.batch, state.rows_seen = state.epoch + 1, 0, 0
+        state.loss_sum.zero_()
+        yield Moment(state.epoch, state.step, True, lr, train_loss)
+
+
+Batch = tuple[Tensor, Tensor, float]
+"""Inputs (B, …), targets (B, …), and the batch's share in the rows of its update."""
+
+
+def _backward(state: State, loss_fn: nn.Module, batch: Batch, plan: Plan) -> Tensor:
+    """Add the gradients of one batch; return its mean loss, 0-d, on the device."""
+    x_B, target_B, share = batch
+    with autocast(x_B.device, plan.precision):
+        loss: Tensor = loss_fn(state.model(x_B), target_B)
+    part = loss if share == 1 else loss * share
+    (state.scaler.scale(part) if state.scaler else part).backward()  # type: ignore[no-untyped-call]
+    return loss.detach()
+
+
+def _update(state: State, plan: Plan) -> None:
+    """Take one step of the optimiser with the gradients that have been added up."""
+    if plan.clip_grad_norm:
+        if state.scaler:
+            state.scaler.unscale_(state.optimizer)
+        nn.utils.clip_grad_norm_(state.model.parameters(), plan.clip_grad_norm)
+    if state.scaler:
+        state.scaler.step(state.optimizer)
+        state.scaler.update()
+    else:
+        state.optimizer.step()
+    state.optimizer.zero_grad()
+    state.step += 1
+
+
+def _search(state: State, optimizer: torch.optim.LBFGS, loss_fn: nn.Module, batch: Batch, plan: Plan) -> Tensor:
+    """Take one step of L-BFGS, which looks at the loss of the batch several times; return the first of these losses."""
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        return _backward(state, loss_fn, (*batch[:2], 1.0), plan)
+
+    loss: Any = optimizer.step(closure)  # type: ignore[no-untyped-call]
+    state.step += 1
+    return torch.as_tensor(loss)
+
+
+def batches_per_epoch(rows: int, plan: Plan) -> int:
+    """Return how many batches an epoch has; `drop_last` leaves a short last one out."""
+    return rows // plan.batch_size if plan.drop_last else -(-rows // plan.batch_size)
+
+
+def set_lr(state: State, plan: Plan, epoch: float) -> float:
+    """Give every parameter group the learning rate of this moment, and return it."""
+    lr = plan.lr * plan.factor(epoch)
+    for group in state.optimizer.param_groups:
+        group["lr"] = lr
+    return lr

@@ -1,0 +1,90 @@
+"""The modules behind `losses.py`: what torch lacks, and guards, since torch's own losses broadcast (N, 1) against (N,), if with a warning.
+
+Shapes: N rows of a batch, K outputs, T numbers to predict.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+from nnrun.errors import SpecError
+
+
+class ByClass(nn.Module):
+    """A loss over scores (N, K) and class numbers (N,), and over nothing else."""
+
+    def __init__(self, loss: nn.Module) -> None:
+        super().__init__()
+        self.loss = loss
+
+    def forward(self, output_NK: Tensor, y_N: Tensor) -> Tensor:
+        if output_NK.ndim != 2 or y_N.shape != output_NK.shape[:1]:
+            raise _unlike(output_NK, "a row of scores for each class number", y_N)
+        loss: Tensor = self.loss(output_NK, y_N)
+        return loss
+
+
+class SameShape(nn.Module):
+    """A loss that compares element with element: output and target (N, K) alike."""
+
+    def __init__(self, loss: nn.Module) -> None:
+        super().__init__()
+        self.loss = loss
+
+    def forward(self, output_NK: Tensor, target_NK: Tensor) -> Tensor:
+        _require_alike(output_NK, target_NK)
+        loss: Tensor = self.loss(output_NK, target_NK)
+        return loss
+
+
+class KLDivergence(nn.Module):
+    """KL divergence of log-probabilities (N, K) from target distributions (N, K) after smoothing; the sum per row, the mean over rows."""
+
+    def __init__(self, label_smoothing: float) -> None:
+        super().__init__()
+        self.label_smoothing = label_smoothing
+
+    def forward(self, output_NK: Tensor, target_NK: Tensor) -> Tensor:
+        _require_alike(output_NK, target_NK)
+        smooth_NK = target_NK * (1 - self.label_smoothing) + self.label_smoothing / target_NK.shape[1]
+        return F.kl_div(output_NK.log_softmax(1), smooth_NK, reduction="batchmean")
+
+
+class GaussianNLL(nn.Module):
+    """Normal log-likelihood of targets (N, T) under outputs (N, 2T): means, then raw numbers that softplus makes variances."""
+
+    def __init__(self, *, full: bool, eps: float) -> None:
+        super().__init__()
+        self.full = full
+        self.eps = eps
+
+    def forward(self, output: Tensor, target_NT: Tensor) -> Tensor:
+        if output.ndim != 2 or target_NT.ndim != 2 or output.shape != (len(target_NT), 2 * target_NT.shape[1]):
+            raise _unlike(output, "a mean and a variance for each number", target_NT)
+        mean_NT, raw_NT = output.chunk(2, dim=1)
+        variance_NT = F.softplus(raw_NT) + self.eps
+        return F.gaussian_nll_loss(mean_NT, target_NT, variance_NT, full=self.full, eps=self.eps)
+
+
+class Hinge(nn.Module):
+    """max(0, margin - t·s) over scores and targets ±1, both (N, K)."""
+
+    def __init__(self, margin: float) -> None:
+        super().__init__()
+        self.margin = margin
+
+    def forward(self, output_NK: Tensor, sign_NK: Tensor) -> Tensor:
+        _require_alike(output_NK, sign_NK)
+        return torch.clamp(self.margin - sign_NK * output_NK, min=0).mean()
+
+
+def _require_alike(output: Tensor, target: Tensor) -> None:
+    if output.ndim != 2 or output.shape != target.shape:
+        raise _unlike(output, "the same shape, one output for each target number", target)
+
+
+def _unlike(output: Tensor, wanted: str, target: Tensor) -> SpecError:
+    what = f"the network gives {tuple(output.shape)}, the targets are {tuple(target.shape)}, and the loss wants {wanted}"
+    return SpecError(what, fix="end the layers with `flatten` and `{linear: auto}`", at=("layers",))

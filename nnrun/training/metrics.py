@@ -1,0 +1,257 @@
+"""Metrics: scikit-learn's names and values, computed with torch where the outputs are; nothing here waits for the device but roc_auc_ovr.
+
+A metric is a function of `Scored`, 0-d out, float64 where the device has it. The trait `task` says what it measures, `better` which way is
+up. As in scikit-learn: a class that is in neither the targets nor the predictions does not count in a macro mean, 0/0 is 0, and several
+target columns are averaged with equal weight. Where scikit-learn warns that a score is not defined, the value is nan: r2 of a single row,
+roc_auc_ovr when a class is absent.
+
+Shapes: N rows, K classes, T numbers to predict.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from nnrun.errors import Fault, SpecError
+from nnrun.lazy import torch
+from nnrun.registry import METRICS
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from nnrun.data.dataset import Task
+    from nnrun.training.head import Head
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Targets beside predictions, and what several metrics share, made when first asked for.
+
+    Args:
+        y: class numbers int64 (N,), or numbers (N, T).
+        predicted: the same, as predicted.
+        classes: K; 0 for numbers.
+        make_probabilities: returns probabilities (N, K).
+    """
+
+    y: Tensor
+    predicted: Tensor
+    classes: int = 0
+    make_probabilities: Callable[[], Tensor] | None = None
+
+    @classmethod
+    def of(cls, head: Head, output: Tensor, y: Tensor) -> Scored:
+        """Return the outputs (N, K) of a network beside the targets of its data."""
+        return cls(y, head.predict(output), len(head.task.classes), lambda: head.probabilities(output))
+
+    @cached_property
+    def probabilities(self) -> Tensor:
+        """The probability of each class (N, K)."""
+        if self.make_probabilities is None:
+            raise ValueError("these predictions came without probabilities")
+        return _exact(self.make_probabilities())
+
+    @cached_property
+    def confusion(self) -> Tensor:
+        """How many rows of class i were predicted as j (K, K). By scatter_add_, because bincount waits for the device."""
+        cells = self.y * self.classes + self.predicted
+        counts = torch.zeros(self.classes**2, dtype=torch.int64, device=cells.device)
+        return _exact(counts.scatter_add_(0, cells, torch.ones_like(cells)).view(self.classes, self.classes))
+
+    @cached_property
+    def hits(self) -> Tensor:
+        """Rows of each class that were predicted right (K,)."""
+        return self.confusion.diagonal()
+
+    @cached_property
+    def support(self) -> Tensor:
+        """Rows of each class (K,)."""
+        return self.confusion.sum(1)
+
+    @cached_property
+    def chosen(self) -> Tensor:
+        """Rows predicted as each class (K,)."""
+        return self.confusion.sum(0)
+
+    @cached_property
+    def truth(self) -> Tensor:
+        """The target numbers (N, T), exact enough for sums over many rows."""
+        return _exact(self.y)
+
+    @cached_property
+    def error(self) -> Tensor:
+        """Target minus prediction (N, T)."""
+        return self.truth - _exact(self.predicted)
+
+
+def score(metrics: Sequence[str], scored: Scored) -> dict[str, Tensor]:
+    """Return each metric, 0-d, on the device; {} when there are no rows."""
+    return {name: METRICS[name].build(scored) for name in metrics} if len(scored.y) else {}
+
+
+def default_metrics(task: Task) -> list[str]:
+    """Return the metrics of a config that names none."""
+    return ["accuracy"] if task.classes else ["rmse", "r2"]
+
+
+def check_metrics(names: Sequence[str], task: Task) -> None:
+    """Refuse metrics that measure something else than the task.
+
+    Raises:
+        SpecError: with one fault for each such metric.
+    """
+    fitting = ", ".join(name for name in METRICS if METRICS[name].traits["task"] == task.kind)
+    target = f"{task.targets[0]!r} has {len(task.classes)} classes" if task.classes else f"{task.targets[0]!r} is a number"
+    faults = [
+        Fault(f"the metric {name!r} measures {METRICS[name].traits['task']}, and {target}", f"metrics for {task.kind}: {fitting}", at=at)
+        for at, name in ((("metrics", number), name) for number, name in enumerate(names))
+        if METRICS[name].traits["task"] != task.kind
+    ]
+    if faults:
+        raise SpecError(faults)
+
+
+@METRICS.register("accuracy", task="classes", better="higher")
+def accuracy(scored: Scored) -> Tensor:
+    """The share of rows predicted right."""
+    return _exact(scored.predicted == scored.y).mean()
+
+
+@METRICS.register("balanced_accuracy", task="classes", better="higher")
+def balanced_accuracy(scored: Scored) -> Tensor:
+    """The mean over the classes of the share of their rows predicted right."""
+    return _mean(_ratio(scored.hits, scored.support), scored.support > 0)
+
+
+@METRICS.register("f1_macro", task="classes", better="higher")
+def f1_macro(scored: Scored) -> Tensor:
+    """The mean over the classes of F1 = 2·hits / (rows + predictions)."""
+    return _mean(_f1(scored), scored.support + scored.chosen > 0)
+
+
+@METRICS.register("precision_macro", task="classes", better="higher")
+def precision_macro(scored: Scored) -> Tensor:
+    """The mean over the classes of the share of their predictions that are right."""
+    return _mean(_ratio(scored.hits, scored.chosen), scored.support + scored.chosen > 0)
+
+
+@METRICS.register("recall_macro", task="classes", better="higher")
+def recall_macro(scored: Scored) -> Tensor:
+    """The mean over the classes of the share of their rows that are found."""
+    return _mean(_ratio(scored.hits, scored.support), scored.support + scored.chosen > 0)
+
+
+@METRICS.register("f1_weighted", task="classes", better="higher")
+def f1_weighted(scored: Scored) -> Tensor:
+    """F1 of the classes, weighted by their rows."""
+    return (_f1(scored) * scored.support).sum() / scored.support.sum()
+
+
+@METRICS.register("matthews_corrcoef", task="classes", better="higher")
+def matthews_corrcoef(scored: Scored) -> Tensor:
+    """Matthews' correlation of targets and predictions, in -1 … 1; 0 is chance (Gorodkin, 2004)."""
+    rows, hits = scored.support.sum(), scored.hits.sum()
+    both = hits * rows - (scored.support * scored.chosen).sum()
+    spread = (rows**2 - (scored.support**2).sum()) * (rows**2 - (scored.chosen**2).sum())
+    return _ratio(both, spread.sqrt())
+
+
+@METRICS.register("roc_auc_ovr", task="classes", better="higher")
+def roc_auc_ovr(scored: Scored) -> Tensor:
+    """The area under the ROC curve, each class against the rest and then averaged; nan when a class is absent. Waits for the device."""
+    import numpy as np
+    from sklearn.metrics import roc_auc_score
+
+    y, probabilities = scored.y.cpu().numpy(), scored.probabilities.cpu().numpy()
+    defined = len(np.unique(y)) == scored.classes and np.isfinite(probabilities).all()
+    shown = probabilities[:, 1] if scored.classes == 2 else probabilities
+    area = roc_auc_score(y, shown, multi_class="ovr") if defined else np.nan
+    return scored.probabilities.new_tensor(float(area))  # in their type: a bare tensor would be float32
+
+
+@METRICS.register("log_loss", task="classes", better="lower")
+def log_loss(scored: Scored) -> Tensor:
+    """The mean of -log of the probability given to the right class, kept finite by clipping."""
+    eps = torch.finfo(scored.probabilities.dtype).eps
+    right = scored.probabilities.gather(1, scored.y[:, None])
+    return -right.clamp(eps, 1 - eps).log().mean()
+
+
+@METRICS.register("top_k_accuracy", task="classes", better="higher")
+def top_k_accuracy(scored: Scored) -> Tensor:
+    """The share of rows whose class is among the two most probable (scikit-learn's default, k = 2)."""
+    probabilities = scored.probabilities
+    right = probabilities.gather(1, scored.y[:, None])
+    later = torch.arange(scored.classes, device=scored.y.device) > scored.y[:, None]
+    ahead = (probabilities > right) | ((probabilities == right) & later)  # a tie goes to the later class, as in scikit-learn
+    return _exact(ahead.sum(1) < 2).mean()
+
+
+@METRICS.register("r2", task="numbers", better="higher")
+def r2(scored: Scored) -> Tensor:
+    """The share of the variance that is explained, 1 - Σ error² / Σ (y - mean)²; nan for a single row."""
+    if len(scored.y) < 2:
+        return scored.truth.new_tensor(torch.nan)
+    return _explained((scored.error**2).sum(0), ((scored.truth - scored.truth.mean(0)) ** 2).sum(0))
+
+
+@METRICS.register("explained_variance", task="numbers", better="higher")
+def explained_variance(scored: Scored) -> Tensor:
+    """1 - the variance of the errors over that of the targets: r2 that forgives a constant offset."""
+    return _explained(scored.error.var(0, correction=0), scored.truth.var(0, correction=0))
+
+
+@METRICS.register("mae", task="numbers", better="lower")
+def mae(scored: Scored) -> Tensor:
+    """The mean absolute error, in the unit of the target."""
+    return scored.error.abs().mean()
+
+
+@METRICS.register("mse", task="numbers", better="lower")
+def mse(scored: Scored) -> Tensor:
+    """The mean squared error."""
+    return (scored.error**2).mean()
+
+
+@METRICS.register("rmse", task="numbers", better="lower")
+def rmse(scored: Scored) -> Tensor:
+    """The root of the mean squared error, in the unit of the target; the mean of the roots over several targets."""
+    return (scored.error**2).mean(0).sqrt().mean()
+
+
+@METRICS.register("mape", task="numbers", better="lower")
+def mape(scored: Scored) -> Tensor:
+    """The mean of |error| / |y|, as a share: 0.1 is 10 %. Huge where targets are near 0."""
+    return (scored.error.abs() / scored.truth.abs().clamp(min=torch.finfo(torch.float64).eps)).mean()
+
+
+@METRICS.register("max_error", task="numbers", better="lower")
+def max_error(scored: Scored) -> Tensor:
+    """The largest absolute error, in the unit of the target; the mean of the largest ones over several targets."""
+    return scored.error.abs().amax(0).mean()
+
+
+def _exact(values: Tensor) -> Tensor:
+    return values.float() if values.device.type == "mps" else values.double()  # MPS has no float64
+
+
+def _ratio(above: Tensor, below: Tensor) -> Tensor:
+    """Return above / below, and 0 where below is 0."""
+    return torch.where(below == 0, 0.0, above / torch.where(below == 0, 1.0, below))
+
+
+def _mean(values: Tensor, counted: Tensor) -> Tensor:
+    return torch.where(counted, values, 0.0).sum() / counted.sum()
+
+
+def _f1(scored: Scored) -> Tensor:
+    return _ratio(2 * scored.hits, scored.support + scored.chosen)
+
+
+def _explained(left: Tensor, whole: Tensor) -> Tensor:
+    """Return the mean over targets of 1 - left / whole; for constant targets 1 when nothing is left, else 0, as in scikit-learn."""
+    constant = torch.where(left == 0, 1.0, 0.0).to(whole.dtype)
+    return torch.where(whole == 0, constant, 1 - left / torch.where(whole == 0, 1.0, whole)).mean()

@@ -1,0 +1,56 @@
+"""The network as training, eval and predict share it: the model, its loss, and the head that gives its outputs their meaning."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from nnrun.data.dataset import Rows, Task
+from nnrun.model.build import build_model
+from nnrun.spec.experiment import Experiment
+from nnrun.training.evaluate import figures, outputs
+from nnrun.training.head import Head, default_loss, head_for
+from nnrun.training.metrics import check_metrics, default_metrics
+
+
+@dataclass(frozen=True)
+class Network:
+    """What turns prepared rows into outputs, figures and predictions; on one device."""
+
+    model: nn.Sequential
+    loss_fn: nn.Module
+    head: Head
+    metrics: list[str]
+    precision: str
+
+    def outputs(self, x: Tensor) -> Tensor:
+        """Return the outputs (N, K) of prepared inputs (N, ...)."""
+        return outputs(self.model, x, precision=self.precision)
+
+    def score(self, part: Rows) -> dict[str, float]:
+        """Return the loss and the metrics of a prepared part."""
+        return figures(self.outputs(part.x), self.loss_fn, self.head, part.y, self.metrics)
+
+
+def resolve(spec: Experiment, task: Task) -> Experiment:
+    """Return the spec with the defaults filled in that depend on what is predicted."""
+    metrics = spec.metrics if spec.metrics is not None else default_metrics(task)
+    return spec.model_copy(update={"loss": spec.loss or default_loss(task), "metrics": metrics})
+
+
+def build_network(spec: Experiment, task: Task, shape: tuple[int, ...], device: torch.device) -> Network:
+    """Return the untrained network of a resolved spec, its weights drawn from the seed.
+
+    Raises:
+        SpecError: the layers, the loss or the metrics do not fit the data.
+    """
+    if spec.loss is None or spec.metrics is None:
+        raise ValueError("resolve(spec, task) comes first")
+    check_metrics(spec.metrics, task)
+    head = head_for(spec.loss, task)
+    kind, count = ("class", len(task.classes)) if task.classes else ("target", len(task.targets))
+    wanted = f"{count} {kind if count == 1 else kind + ('es' if kind == 'class' else 's')}"
+    model = build_model(spec, shape, head.outputs, wanted).to(device)
+    return Network(model, spec.loss.build().to(device), head, spec.metrics, spec.precision)
