@@ -100,6 +100,7 @@ class Run:
         monitor = self.spec.checkpoint.monitor or ("val.loss" if "val" in self.spec.evaluate and self.rows["val"] else "")
         self.best = Watch(monitor)
         self.best_weights: dict[str, Tensor] = {}
+        self.live_weights = self.network.model.state_dict()
         stopping = self.spec.early_stopping
         self.patience = Watch(stopping.monitor, stopping.min_delta) if stopping else None
         self.summary: dict[str, Any] = {}
@@ -173,7 +174,7 @@ class Run:
         facts, tensors = stored.facts["resume"], stored.tensors
         state, best = self.state, stored.under("best")
         self.network.model.load_state_dict(stored.under("model"))
-        self.best_weights = {name: tensor.to(self.device) for name, tensor in best.items()}
+        self.best_weights = {name: best[name].to(self.device) for name in self.live_weights if best}
         state.optimizer.load_state_dict(files.unpack(facts["optimizer"], tensors))
         if state.scaler:
             state.scaler.load_state_dict(files.unpack(facts["scaler"], tensors))
@@ -252,9 +253,16 @@ class Run:
         if self.plateau:
             self.plateau.update(record.figure(self.plateau.monitor))
         if self.best.monitor and self.best.improved(record.figure(self.best.monitor), record.epoch):
-            self.best_weights = {name: tensor.clone() for name, tensor in self.network.model.state_dict().items()}
+            self._keep_weights()
         if self.patience:
             self.patience.improved(record.figure(self.patience.monitor), record.epoch)
+
+    def _keep_weights(self) -> None:
+        """Copy the weights of this epoch beside those in training; the first time makes the copies, later ones fill them."""
+        if not self.best_weights:
+            self.best_weights = {name: tensor.clone() for name, tensor in self.live_weights.items()}
+        else:
+            torch._foreach_copy_(list(self.best_weights.values()), list(self.live_weights.values()))
 
     def _out_of_patience(self) -> bool:
         stopping = self.spec.early_stopping

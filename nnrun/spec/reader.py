@@ -172,7 +172,9 @@ def _put(values: Any, steps: Location, value: Any, place: Place) -> None:
             values[step] = value
         else:
             if isinstance(step, str) and isinstance(values.get(step), str | None):
-                values[step] = {"name": values[step]} if values.get(step) else {}
+                known = Experiment.model_fields.get(step) if number == 0 else None
+                name = values.get(step) or (known.default if known else None)  # what is not written has its default's arguments
+                values[step] = {"name": name} if isinstance(name, str) else {}
             values = values[step]
 
 

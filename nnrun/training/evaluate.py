@@ -11,18 +11,29 @@ from nnrun.training.device import autocast
 from nnrun.training.head import Head
 from nnrun.training.metrics import Scored, score
 
+MODAL = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._NormBase, nn.RReLU, nn.RNNBase)
 ROWS_AT_ONCE = 1024
 """Rows of one forward pass outside training; fixed, so that the same checkpoint gives the same bits."""
+
+
+def has_modes(model: nn.Module) -> bool:
+    """Return whether any layer behaves otherwise in evaluation than in training; a module that is not torch's own may.
+
+    Switching a small network to and fro costs more than its forward pass, so it is done only where it matters.
+    """
+    return any(isinstance(module, MODAL) or not type(module).__module__.startswith("torch.nn.modules.") for module in model.modules())
 
 
 @torch.inference_mode()
 def outputs(model: nn.Module, x: Tensor, *, precision: str = "float32") -> Tensor:
     """Return the network's outputs (N, K) for prepared inputs (N, …), in evaluation mode and in float32."""
-    was_training = model.training
-    model.eval()
+    switch = model.training and has_modes(model)
+    if switch:
+        model.eval()
     with autocast(x.device, precision):
         parts = [model(x_B) for x_B in torch.split(x, ROWS_AT_ONCE)] if len(x) > ROWS_AT_ONCE else [model(x)]
-    model.train(was_training)
+    if switch:
+        model.train()
     return (torch.cat(parts) if len(parts) > 1 else parts[0]).float()
 
 

@@ -9,6 +9,7 @@ Shapes: N rows, B rows of a batch, K outputs. The caller keeps the records and o
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import math
 from collections.abc import Callable, Iterator
@@ -65,6 +66,10 @@ class State:
     batch: int = 0
     rows_seen: int = 0
 
+    def __post_init__(self) -> None:
+        self.parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        self.searches = isinstance(self.optimizer, torch.optim.LBFGS)
+
 
 @dataclass(frozen=True)
 class Moment:
@@ -102,38 +107,36 @@ def train(
     Raises:
         DivergedError: the mean loss of an epoch is not a finite number.
     """
-    steps = batches_per_epoch(len(x), plan)
+    uses = _uses(len(x), plan)
+    shuffled = plan.shuffle and len(uses) > 1  # one batch of all rows has no order
+    context = autocast(x.device, plan.precision)
+    state.model.train()
     while state.epoch < plan.epochs:
         # One gather, then views: the batches of an epoch cost no indexing of their own.
-        order = row_order(plan.seed, state.epoch + 1, len(x)).to(x.device) if plan.shuffle else None
-        x_batches = torch.split(x if order is None else x[order], plan.batch_size)[:steps]
-        target_batches = torch.split(target if order is None else target[order], plan.batch_size)[:steps]
-        state.model.train()
-        lr = set_lr(state, plan, state.epoch + state.batch / steps)
+        order = row_order(plan.seed, state.epoch + 1, len(x)).to(x.device) if shuffled else None
+        x_batches = torch.split(x if order is None else x[order], plan.batch_size)
+        target_batches = torch.split(target if order is None else target[order], plan.batch_size)
+        lr = set_lr(state, plan, state.epoch + state.batch / len(uses))
 
-        for number in range(state.batch, steps):
+        for number in range(state.batch, len(uses)):
             if plan.by_step:
-                lr = set_lr(state, plan, state.epoch + number / steps)
-
-            # The gradients of one group of batches make one update; each row of the group weighs the same.
-            first = number - number % plan.accumulate
-            group = x_batches[first : first + plan.accumulate]
-            batch = (x_batches[number], target_batches[number], 1.0 if len(group) == 1 else len(x_batches[number]) / sum(map(len, group)))
-            if isinstance(state.optimizer, torch.optim.LBFGS):
-                loss = _search(state, state.optimizer, loss_fn, batch, plan)
+                lr = set_lr(state, plan, state.epoch + number / len(uses))
+            use = uses[number]
+            if state.searches:
+                loss = _search(state, loss_fn, x_batches[number], target_batches[number], context)
             else:
-                loss = _backward(state, loss_fn, batch, plan)
-                if number + 1 == first + len(group):
+                loss = _backward(state, loss_fn, x_batches[number], target_batches[number], use.share, context)
+                if use.ends_group:
                     _update(state, plan)
 
             # The sum stays on the device: reading it here would stall every step.
-            state.loss_sum.add_(loss, alpha=len(batch[0]))
-            state.rows_seen += len(batch[0])
+            state.loss_sum.add_(loss, alpha=use.rows)
+            state.rows_seen += use.rows
             state.batch = number + 1
-            if due(state) and state.batch < steps:
+            if due(state) and state.batch < len(uses):
                 yield Moment(state.epoch + 1, state.step, False, lr)
 
-        train_loss = (state.loss_sum / state.rows_seen).item()  # the one wait for the device in an epoch
+        train_loss = state.loss_sum.item() / state.rows_seen  # the one wait for the device in an epoch
         if not math.isfinite(train_loss):
             what = f"the training loss became {train_loss} in epoch {state.epoch + 1} (step {state.step}, lr {lr:g})"
             raise DivergedError(what, fix="lower lr, scale the inputs (`preprocess: [standardize]`), or set clip_grad_norm")
@@ -142,14 +145,27 @@ def train(
         yield Moment(state.epoch, state.step, True, lr, train_loss)
 
 
-Batch = tuple[Tensor, Tensor, float]
-"""Inputs (B, …), targets (B, …), and the batch's share in the rows of its update."""
+@dataclass(frozen=True)
+class _Use:
+    """What becomes of one batch: its rows, its share in the rows of its update, and whether the update follows it."""
+
+    rows: int
+    share: float
+    ends_group: bool
 
 
-def _backward(state: State, loss_fn: nn.Module, batch: Batch, plan: Plan) -> Tensor:
+def _uses(rows: int, plan: Plan) -> list[_Use]:
+    """Return the use of each batch of an epoch; the batches of one group make one update, in which each row weighs the same."""
+    sizes = [min(plan.batch_size, rows - number * plan.batch_size) for number in range(batches_per_epoch(rows, plan))]
+    groups = [sizes[first : first + plan.accumulate] for first in range(0, len(sizes), plan.accumulate)]
+    return [_Use(size, size / sum(group), number == len(group) - 1) for group in groups for number, size in enumerate(group)]
+
+
+def _backward(
+    state: State, loss_fn: nn.Module, x_B: Tensor, target_B: Tensor, share: float, context: contextlib.AbstractContextManager[None]
+) -> Tensor:
     """Add the gradients of one batch; return its mean loss, 0-d, on the device."""
-    x_B, target_B, share = batch
-    with autocast(x_B.device, plan.precision):
+    with context:
         loss: Tensor = loss_fn(state.model(x_B), target_B)
     part = loss if share == 1 else loss * share
     (state.scaler.scale(part) if state.scaler else part).backward()  # type: ignore[no-untyped-call]
@@ -161,26 +177,27 @@ def _update(state: State, plan: Plan) -> None:
     if plan.clip_grad_norm:
         if state.scaler:
             state.scaler.unscale_(state.optimizer)
-        nn.utils.clip_grad_norm_(state.model.parameters(), plan.clip_grad_norm)
+        nn.utils.clip_grad_norm_(state.parameters, plan.clip_grad_norm)
     if state.scaler:
         state.scaler.step(state.optimizer)
         state.scaler.update()
     else:
         state.optimizer.step()
-    state.optimizer.zero_grad()
+    for parameter in state.parameters:  # what zero_grad does, without its bookkeeping for profilers
+        parameter.grad = None
     state.step += 1
 
 
-def _search(state: State, optimizer: torch.optim.LBFGS, loss_fn: nn.Module, batch: Batch, plan: Plan) -> Tensor:
+def _search(state: State, loss_fn: nn.Module, x_B: Tensor, target_B: Tensor, context: contextlib.AbstractContextManager[None]) -> Tensor:
     """Take one step of L-BFGS, which looks at the loss of the batch several times; return the first of these losses."""
 
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        return _backward(state, loss_fn, (*batch[:2], 1.0), plan)
+    def closure() -> Any:
+        state.optimizer.zero_grad()
+        return _backward(state, loss_fn, x_B, target_B, 1.0, context)
 
-    loss: Any = optimizer.step(closure)  # type: ignore[no-untyped-call]
+    loss = torch.as_tensor(state.optimizer.step(closure))
     state.step += 1
-    return torch.as_tensor(loss)
+    return loss
 
 
 def batches_per_epoch(rows: int, plan: Plan) -> int:

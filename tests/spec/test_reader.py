@@ -169,3 +169,10 @@ def test_the_written_copy_comes_back_equal(tmp_path: Path):
         assert copy == spec
         assert set(source.values) == set(Experiment.model_fields)
         assert check(plain(spec)) == spec
+
+
+def test_an_override_reaches_the_default_of_a_part_that_is_not_written(tmp_path: Path):
+    """`optimizer` is adam unless said otherwise, so its arguments can be set."""
+    spec = read(tmp_path, "dataset: iris\n", "optimizer.weight_decay=0.5", "split.method=stratified")
+    assert (spec.optimizer.entry.name, spec.optimizer.arguments()["weight_decay"], spec.split.method) == ("adam", 0.5, "stratified")
+    assert (spec.split.train, spec.split.val, spec.split.test) == (0.6, 0.2, 0.2)

@@ -1,0 +1,33 @@
+"""Run the scoreboard: `python -m bench [steps] [epoch] [process] [neighbour] [--repeats N]`; prints JSON, also to bench/results.json."""
+
+from __future__ import annotations
+
+import json
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the program does, before torch is imported
+
+import argparse
+import platform
+from pathlib import Path
+
+
+def main() -> None:
+    """Run the parts that were asked for, or all."""
+    from bench import epoch, neighbour, process, steps
+
+    parts = {"process": process.main, "steps": steps.main, "epoch": epoch.main, "neighbour": neighbour.main}
+    parser = argparse.ArgumentParser(prog="bench")
+    parser.add_argument("parts", nargs="*", choices=[[], *parts], default=[])
+    parser.add_argument("--repeats", type=int, default=7)
+    chosen = parser.parse_args()
+    import torch
+
+    figures = {"machine": {"cores": os.cpu_count(), "python": platform.python_version(), "torch": torch.__version__}}
+    for name in chosen.parts or parts:
+        figures[name] = parts[name](max(3, chosen.repeats // 2) if name in ("epoch", "neighbour") else chosen.repeats)
+        print(json.dumps({name: figures[name]}, indent=2), flush=True)
+    Path("bench/results.json").write_text(json.dumps(figures, indent=2) + "\n")
+
+
+main()
