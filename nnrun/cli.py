@@ -1,4 +1,4 @@
-"""The command line: parse, call, print, exit. The only module that prints; it imports nothing heavy until a command needs it.
+"""The command line: parse, call, print, exit. It imports nothing heavy until a command needs it.
 
 Results go to stdout (a path, a table, or one JSON document with --json), everything else to stderr. Exit codes: see `nnrun.errors`.
 """
@@ -9,20 +9,14 @@ import json as jsonlib
 import operator
 import os
 import re
-import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from nnrun import __version__
-from nnrun.errors import EnvironmentFault, InputError, NnrunError, RequirementError
-
-if TYPE_CHECKING:
-    from nnrun.run import Record, Run
+from nnrun.errors import InputError, RequirementError
+from nnrun.terminal import progress, say, say_summary, user_errors, write_table
 
 app = typer.Typer(
     name="nnrun",
@@ -50,31 +44,6 @@ def main() -> None:
     """Run the program. Waiting OpenMP threads sleep: spinning made an epoch 5 to 15 times slower beside a busy neighbour."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     app()
-
-
-@contextmanager
-def user_errors() -> Iterator[None]:
-    """Turn what a user can cause into its message on stderr and its exit code; anything else is our bug and keeps its traceback."""
-    try:
-        yield
-    except NnrunError as error:
-        say(str(error))
-        raise typer.Exit(error.exit_code) from None
-    except MemoryError:
-        fault = EnvironmentFault("there is not enough memory", fix="lower batch_size, or take a smaller network")
-        say(str(fault))
-        raise typer.Exit(fault.exit_code) from None
-    except KeyboardInterrupt:
-        say("interrupted")
-        raise typer.Exit(130) from None
-    except BrokenPipeError:  # the reader of our output has gone: `nnrun predict … | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise typer.Exit(141) from None
-
-
-def say(text: str) -> None:
-    """Print to stderr."""
-    print(text, file=sys.stderr, flush=True)
 
 
 @app.callback()
@@ -111,13 +80,15 @@ def train(
         told = len(run.notes)
         for note in run.notes if not quiet else ():
             say(f"note: {note}")
-        for record in _shown(run, quiet):
+        for record in progress(run, quiet):
             del record
         for note in run.notes[told:] if not quiet else ():
             say(f"note: {note}")
         if not quiet:
-            _say_summary(run.summary)
-        print(jsonlib.dumps(run.summary) if json else run.folder)
+            say_summary(run.summary)
+        from nnrun.runs.folder import strict_json
+
+        print(strict_json(run.summary) if json else run.folder)
 
 
 @app.command("eval")
@@ -174,7 +145,7 @@ def predict(
         predictions = net.predict(net.read(inputs), probabilities=proba)
         for note in predictions.notes:
             say(f"note: {note}")
-        _write_table(predictions.table(), out, json=json)
+        write_table(predictions.table(), out, json=json)
 
 
 @app.command()
@@ -232,53 +203,6 @@ def _use_data_dir(data_dir: Path | None) -> None:
         os.environ["NNRUN_DATA"] = str(data_dir)
 
 
-def _shown(run: Run, quiet: bool) -> Iterator[Record]:
-    """Pass the records on, showing how far the run is: a bar on a terminal, at most one plain line a second elsewhere."""
-    epochs = run.spec.epochs
-    if quiet:
-        yield from run.train()
-    elif sys.stderr.isatty():
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[figures]}"),
-            TimeRemainingColumn(),
-        )
-        with Progress(*columns, console=Console(stderr=True)) as bar:
-            task, shown_at = bar.add_task(run.spec.name, total=epochs, completed=run.state.epoch, figures=""), 0.0
-            for record in run.train():
-                if record.epoch == epochs or time.monotonic() - shown_at > 0.1:
-                    bar.update(task, completed=record.epoch, figures=_figures(record))
-                    shown_at = time.monotonic()
-                yield record
-    else:
-        said_at = 0.0
-        for record in run.train():
-            if record.epoch in (1, epochs) or time.monotonic() - said_at > 1:
-                say(f"epoch {record.epoch}/{epochs}  {_figures(record)}")
-                said_at = time.monotonic()
-            yield record
-
-
-def _figures(record: Record) -> str:
-    parts = (("train", record.train), ("val", record.val), ("test", record.test))
-    return "  ".join(f"{part} {name} {value:.4g}" for part, scores in parts for name, value in scores.items())
-
-
-def _say_summary(summary: dict[str, Any]) -> None:
-    metrics = summary["metrics"]
-    names = list(dict.fromkeys(name for scores in metrics.values() for name in scores))
-    width = max(len(name) for name in names) + 2
-    say(f"\n{'part':<7}{'rows':>7}  " + "".join(f"{name:>{max(width, 10)}}" for name in names))
-    for part, scores in metrics.items():
-        say(f"{part:<7}{summary['rows'][part]:>7}  " + "".join(f"{scores[name]:>{max(width, 10)}.4f}" for name in names))
-    say(f"best epoch {summary['best_epoch']} of {summary['epochs']}, {summary['seconds']['train']:.1f} s of training")
-
-
 _COMPARE = {">=": operator.ge, ">": operator.gt, "<=": operator.le, "<": operator.lt}
 
 
@@ -302,24 +226,3 @@ def _require(requirements: list[tuple[str, str, float]], figures: dict[str, floa
         if not _COMPARE[sign](figures[name], bound):
             short = abs(figures[name] - bound)
             raise RequirementError(f"{name} is {figures[name]:.6g}, and {name}{sign}{bound:g} was required: it fails by {short:.3g}")
-
-
-def _write_table(table: dict[str, list[Any]], out: Path | None, *, json: bool) -> None:
-    """Write columns to a file by its ending, or to stdout as CSV or one JSON document."""
-    import polars
-
-    frame = polars.DataFrame(table)
-    if json and out is None:
-        print(jsonlib.dumps({"predictions": frame.to_dicts()}))
-    elif out is None:
-        sys.stdout.write(frame.write_csv())
-    else:
-        try:
-            write: dict[str, Any] = {".csv": frame.write_csv, ".json": frame.write_json, ".parquet": frame.write_parquet}
-            write[out.suffix](out)
-        except OSError as error:
-            raise EnvironmentFault(
-                f"{out} cannot be written: {error.strerror or error}", fix="check the folder and its permissions"
-            ) from None
-        if json:
-            print(jsonlib.dumps({"out": str(out), "rows": frame.height}))
