@@ -85,6 +85,7 @@ def _figures(record: Record) -> str:
 
 
 def say_summary(summary: dict[str, Any]) -> None:
+    """Print the final figures of each part to stderr."""
     metrics = summary["metrics"]
     names = list(dict.fromkeys(name for scores in metrics.values() for name in scores))
     width = max(len(name) for name in names) + 2

@@ -1,0 +1,194 @@
+"""One file holds a checkpoint: tensors and strict JSON in the safetensors layout, which cannot name code. No pickle anywhere.
+
+    8 bytes          length of the header
+    header           JSON: each tensor's type, shape and place; under `__metadata__` one key, `nnrun`, with the rest of the state as JSON text
+    tensors          their bytes, one after the other
+
+The inner JSON holds a SHA-256 of every tensor and, in a field of fixed width, of itself; both are checked on every load. Reading the
+header (`read_header`) needs neither torch nor numpy. Files are committed by writing aside, syncing, and renaming: see `nnrun.runs.folder`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nnrun.errors import CheckpointError
+from nnrun.runs.folder import commit
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+FORMAT = 1
+MAX_HEADER = 16 << 20
+KEY = "nnrun"
+_UNSIGNED = '"sha256": "' + "0" * 64 + '"'
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint in memory.
+
+    Args:
+        tensors: name → tensor on the CPU: `model/…`, `optimizer/…`, `preprocess/…`, `rng/…`, `best/…`.
+        facts: everything else: `spec`, `task`, `counters`, `digests`, … (strict JSON).
+    """
+
+    tensors: dict[str, Tensor]
+    facts: dict[str, Any]
+
+    def under(self, prefix: str) -> dict[str, Tensor]:
+        """Return the tensors whose names begin with `prefix/`, without it."""
+        return {name.removeprefix(prefix + "/"): tensor for name, tensor in self.tensors.items() if name.startswith(prefix + "/")}
+
+
+def save(path: Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint so that after a crash at any moment the old file or the new one is there, whole.
+
+    Raises:
+        EnvironmentFault: the disk is full, or the folder cannot be written.
+    """
+    from safetensors.torch import save as to_bytes
+
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.tensors.items()}
+    digests = {name: _digest(tensor) for name, tensor in sorted(tensors.items())}
+    text = json.dumps({"sha256": "0" * 64, "format": FORMAT, **checkpoint.facts, "tensors": digests}, allow_nan=False, ensure_ascii=False)
+    signed = text.replace(_UNSIGNED, f'"sha256": "{hashlib.sha256(text.encode()).hexdigest()}"', 1)
+    commit(path, to_bytes(tensors, {KEY: signed}))
+
+
+@dataclass(frozen=True)
+class Header:
+    """What can be known of a checkpoint without reading a tensor.
+
+    Args:
+        facts: the JSON part, its digest checked.
+        layout: tensor name → its safetensors type, its shape, and where its bytes begin and end in the file.
+    """
+
+    facts: dict[str, Any]
+    layout: dict[str, tuple[str, tuple[int, ...], int, int]]
+
+
+def read_header(path: Path) -> Header:
+    """Return the facts and the layout of a checkpoint, without importing torch.
+
+    Raises:
+        CheckpointError: the file is absent, torn, or not a checkpoint of nnrun.
+    """
+    if not path.is_file():
+        what = f"{path} does not exist" if not path.exists() else f"{path} is not a file"
+        raise CheckpointError(what, fix="give a run folder or one of its .safetensors files")
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            start = file.read(8)
+            length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
+            text = file.read(length) if 0 < length <= min(size - 8, MAX_HEADER) else b""
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}", fix="check its permissions") from None
+    if not text:
+        raise CheckpointError(f"{path} is not a checkpoint: {_looks_like(start)}", fix="nnrun reads the .safetensors files of its own runs")
+    try:
+        header = json.loads(text, object_pairs_hook=_no_duplicates)
+        inner = header.pop("__metadata__")[KEY]
+        facts: dict[str, Any] = json.loads(inner, object_pairs_hook=_no_duplicates)
+        claimed = str(facts.pop("sha256"))
+        layout = {
+            name: (
+                str(one["dtype"]),
+                tuple(map(int, one["shape"])),
+                8 + length + int(one["data_offsets"][0]),
+                8 + length + int(one["data_offsets"][1]),
+            )
+            for name, one in header.items()
+        }
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise CheckpointError(f"{path} is not a checkpoint that nnrun wrote", fix="give a checkpoint of `nnrun train`") from None
+    if hashlib.sha256(inner.replace(claimed, "0" * 64, 1).encode()).hexdigest() != claimed:
+        raise CheckpointError(f"{path} is damaged: its header does not match its digest", fix="use another checkpoint of the run")
+    if facts.get("format") != FORMAT:
+        raise CheckpointError(f"{path} has format {facts.get('format')}, and this nnrun reads {FORMAT}", fix="use the nnrun that wrote it")
+    return Header(facts, layout)
+
+
+def small_values(path: Path, header: Header, name: str) -> list[float]:
+    """Return the numbers of one float32 or float64 tensor, read by hand: torch is not imported for a slope and an intercept."""
+    kind, _, start, end = header.layout[name]
+    code = {"F32": "f", "F64": "d"}[kind]
+    with path.open("rb") as file:
+        file.seek(start)
+        return list(struct.unpack(f"<{(end - start) // struct.calcsize(code)}{code}", file.read(end - start)))
+
+
+def load(path: Path) -> Checkpoint:
+    """Return a checkpoint, every digest checked, its tensors on the CPU.
+
+    Raises:
+        CheckpointError: the file is absent, torn, damaged, or not a checkpoint of nnrun.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load as from_bytes
+
+    facts = read_header(path).facts
+    try:
+        tensors = from_bytes(path.read_bytes())
+    except (SafetensorError, ValueError, KeyError, OSError) as error:
+        raise CheckpointError(f"{path} is damaged: {error}", fix="use another checkpoint of the run") from None
+    digests = facts.pop("tensors")
+    wrong = sorted(set(tensors) ^ set(digests)) or sorted(name for name, tensor in tensors.items() if _digest(tensor) != digests[name])
+    if wrong:
+        raise CheckpointError(f"{path} is damaged: tensor {wrong[0]!r} does not match its digest", fix="use another checkpoint of the run")
+    return Checkpoint(tensors, facts)
+
+
+def pack(value: Any, at: str, tensors: dict[str, Tensor]) -> Any:
+    """Return nested state as JSON; its tensors go into `tensors` under names below `at`."""
+    if hasattr(value, "untyped_storage"):
+        tensors[at] = value
+        return {"tensor": at}
+    if isinstance(value, Mapping):
+        return {"items": [[key, pack(item, f"{at}/{key}", tensors)] for key, item in value.items()]}
+    if isinstance(value, list | tuple):
+        return {"list": [pack(item, f"{at}/{number}", tensors) for number, item in enumerate(value)]}
+    if isinstance(value, float) and (value != value or abs(value) == float("inf")):
+        return {"float": repr(value)}
+    return value
+
+
+def unpack(packed: Any, tensors: Mapping[str, Tensor]) -> Any:
+    """Return what `pack` was given."""
+    if not isinstance(packed, dict):
+        return packed
+    ((kind, inner),) = packed.items()
+    if kind == "tensor":
+        return tensors[inner]
+    if kind == "items":
+        return {key: unpack(item, tensors) for key, item in inner}
+    return [unpack(item, tensors) for item in inner] if kind == "list" else float(inner)
+
+
+def _digest(tensor: Tensor) -> str:
+    import torch
+
+    return hashlib.sha256(tensor.contiguous().flatten().view(torch.uint8).numpy().data).hexdigest()
+
+
+def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        raise ValueError("duplicate key")
+    return made
+
+
+def _looks_like(start: bytes) -> str:
+    if not start:
+        return "it is empty"
+    if start.startswith(b"PK"):
+        return "it looks like a zip file or a checkpoint of torch.save"
+    return "it looks like a pickle" if start[:1] == b"\x80" else "its header is torn or of another kind"
