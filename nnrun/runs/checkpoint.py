@@ -1,7 +1,7 @@
 """One file holds a checkpoint: tensors and strict JSON in the safetensors layout, which cannot name code. No pickle anywhere.
 
     8 bytes          length of the header
-    header           JSON: each tensor's type, shape and place; under `__metadata__` one key, `nnrun`, with the rest of the state as JSON text
+    header           JSON: each tensor's type, shape and place; under `__metadata__` one key, `nnrun`: the rest of the state as JSON text
     tensors          their bytes, one after the other
 
 The inner JSON holds a SHA-256 of every tensor and, in a field of fixed width, of itself; both are checked on every load. Reading the

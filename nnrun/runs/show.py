@@ -38,6 +38,8 @@ def describe(path: Path) -> str:
     """Return the same as a page of text."""
     facts = facts_of(path)
     spec, task = facts["spec"], facts["task"]
+    made_by = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
+    settings = f"{spec['optimizer']['name']}, lr {spec['lr']:g}, batch_size {spec['batch_size']}, seed {spec['seed']}"
     classes = task["classes"]
     wanted = (
         f"{len(classes)} classes ({', '.join(classes[:10])}{', …' if len(classes) > 10 else ''})" if classes else ", ".join(task["targets"])
@@ -45,8 +47,8 @@ def describe(path: Path) -> str:
     lines = [
         f"checkpoint  {facts['checkpoint']} (format {facts['format']}, epoch {facts['epoch']})",
         f"experiment  {spec['name']}: {spec['dataset']['name']} → {wanted}",
-        f"training    {spec['optimizer']['name']}, lr {spec['lr']:g}, batch_size {spec['batch_size']}, seed {spec['seed']}, loss {spec['loss']['name']}",
-        f"made by     {', '.join(f'{name} {version}' for name, version in facts['versions'].items())}; {facts['device']}, {facts['threads']} threads",
+        f"training    {settings}, loss {spec['loss']['name']}",
+        f"made by     {made_by}; {facts['device']}, {facts['threads']} thread{'s' * (facts['threads'] > 1)}",
         f"digests     data {facts['digests']['data'][:16]}, split {facts['digests']['split'][:16]}",
         "",
     ]
