@@ -58,10 +58,9 @@ def describe(path: Path) -> str:
         lines.append(f"  {name:<{width}}{'×'.join(map(str, parameter['shape'])) or '1':>16}{values}")
     lines.append(f"  {sum(math.prod(one['shape']) for one in facts['parameters'].values())} numbers in all")
     if facts["line"]:
-        slope, intercept = facts["line"]["slope"], facts["line"]["intercept"]
-        lines.append(
-            f"  in the data's own units: {task['targets'][0]} = {slope:.6g}·{facts['columns'][0]} {'+-'[intercept < 0]} {abs(intercept):.6g}"
-        )
+        slope, intercept, column = facts["line"]["slope"], facts["line"]["intercept"], facts["columns"][0]
+        sign = "-" if intercept < 0 else "+"
+        lines.append(f"  in the data's own units: {task['targets'][0]} = {slope:.6g}·{column} {sign} {abs(intercept):.6g}")
     if facts["summary"]:
         lines.append("")
         for part, scores in facts["summary"]["metrics"].items():
