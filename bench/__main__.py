@@ -14,9 +14,9 @@ from pathlib import Path
 
 def main() -> None:
     """Run the parts that were asked for, or all."""
-    from bench import epoch, neighbour, process, steps
+    from bench import epoch, neighbour, process, saving, steps
 
-    parts = {"process": process.main, "steps": steps.main, "epoch": epoch.main, "neighbour": neighbour.main}
+    parts = {"process": process.main, "steps": steps.main, "epoch": epoch.main, "saving": saving.main, "neighbour": neighbour.main}
     parser = argparse.ArgumentParser(prog="bench")
     parser.add_argument("parts", nargs="*", choices=[[], *parts], default=[])
     parser.add_argument("--repeats", type=int, default=7)

@@ -14,9 +14,10 @@ from typing import Annotated
 
 import typer
 
-from nnrun import __version__
+from nnrun import __version__, complete
 from nnrun.errors import InputError, RequirementError
-from nnrun.terminal import progress, say, say_summary, user_errors, write_table
+from nnrun.runs.signals import Signals
+from nnrun.terminal import say, say_summary, show_progress, user_errors, write_table, write_text
 
 app = typer.Typer(
     name="nnrun",
@@ -27,9 +28,14 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-Config = Annotated[Path, typer.Argument(metavar="CONFIG", help="The YAML file of the experiment.", show_default=False)]
+Config = Annotated[
+    Path, typer.Argument(metavar="CONFIG", help="The YAML file of the experiment.", show_default=False, autocompletion=complete.configs)
+]
 CheckpointPath = Annotated[
-    Path, typer.Option("--checkpoint", help="A run folder (its best is taken) or a .safetensors file.", show_default=False)
+    Path,
+    typer.Option(
+        "--checkpoint", help="A run folder (its best is taken) or a .safetensors file.", show_default=False, autocompletion=complete.runs
+    ),
 ]
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Replace a value: --set lr=0.01 --set 'layers[0]=32'.")
@@ -61,13 +67,16 @@ def train(
     set_: Overrides = None,
     out: Annotated[Path | None, typer.Option(help="The run folder; by default runs/NAME.", show_default=False)] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    allow_change: Annotated[
+        list[str] | None, typer.Option("--allow-change", metavar="KEY", help="With --resume: a key that may differ from before.")
+    ] = None,
     device: Device = None,
     data_dir: DataDir = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Train the experiment in CONFIG; prints the run folder."""
-    with user_errors():
+    """Train the experiment in CONFIG; prints the run folder. Ctrl-C and SIGTERM save and stop, SIGUSR1 saves and goes on."""
+    with user_errors(), Signals() as signals:
         overrides = [*(set_ or ()), *([f"device={device}"] if device else ())]
         _use_data_dir(data_dir)
         import nnrun.builtin  # noqa: F401
@@ -76,12 +85,11 @@ def train(
         spec, source = read_spec(config, overrides)  # before torch is imported: faults of the config are told at once
         from nnrun.run import open_run
 
-        run = open_run(spec, source, out=out, resume=resume)
+        run = open_run(spec, source, out=out, resume=resume, allow_change=allow_change or ())
         told = len(run.notes)
         for note in run.notes if not quiet else ():
             say(f"note: {note}")
-        for record in progress(run, quiet):
-            del record
+        show_progress(run.train(signals), spec.name, done=run.state.epoch, epochs=spec.epochs, quiet=quiet)
         for note in run.notes[told:] if not quiet else ():
             say(f"note: {note}")
         if not quiet:
@@ -150,7 +158,10 @@ def predict(
 
 @app.command()
 def show(
-    path: Annotated[Path, typer.Argument(metavar="RUN_OR_CHECKPOINT", help="A run folder or a .safetensors file.")], json: Json = False
+    path: Annotated[
+        Path, typer.Argument(metavar="RUN_OR_CHECKPOINT", help="A run folder or a .safetensors file.", autocompletion=complete.runs)
+    ],
+    json: Json = False,
 ) -> None:
     """Show what is inside a run or a checkpoint: config, network, learned numbers, provenance."""
     with user_errors():
@@ -159,43 +170,61 @@ def show(
         print(jsonlib.dumps(facts_of(path)) if json else describe(path))
 
 
+@app.command()
+def init(
+    data: Annotated[Path, typer.Argument(metavar="FILE", help="A CSV table, or a folder with one sub-folder of pictures for each class.")],
+    target: Annotated[str | None, typer.Option(metavar="COLUMN", help="The column to predict.", show_default=False)] = None,
+    out: Annotated[Path | None, typer.Option(help="The config to write; by default NAME.yaml, here.", show_default=False)] = None,
+    force: Annotated[bool, typer.Option("--force", help="Write over a config that is there.")] = False,
+) -> None:
+    """Write a commented config for a table or a folder of pictures; prints its path."""
+    with user_errors():
+        from nnrun.init import first_config, write_config
+
+        config = out or Path(f"{data.absolute().stem}.yaml")
+        made = first_config(data, target, config)
+        write_config(config, made.text, force=force)
+        for note in made.notes:
+            say(f"note: {note}")
+        print(config)
+
+
 @app.command("list")
 def list_(
     kind: Annotated[
-        str | None, typer.Argument(help="datasets, splits, preprocess, layers, losses, optimizers, schedules, metrics, rules.")
+        str | None,
+        typer.Argument(
+            help="datasets, splits, preprocess, layers, losses, optimizers, schedules, metrics, rules.", autocompletion=complete.kinds
+        ),
+    ] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="One part of that kind: everything about it, with an example.", autocompletion=complete.names)
     ] = None,
     json: Json = False,
 ) -> None:
-    """List every registered name: its arguments, one line, file:line."""
+    """List every registered name: its arguments, one line, file:line; with NAME, one part in full."""
     with user_errors():
         import nnrun.builtin  # noqa: F401
-        from nnrun.registry import KINDS
-        from nnrun.spec.base import no_such_name, shown
+        from nnrun import catalog
 
-        if kind is not None and kind not in KINDS:
-            what, fix = no_such_name("kind", kind, KINDS)
-            raise InputError(what, fix=fix)
-        kinds = [KINDS[kind]] if kind else list(KINDS.values())
+        parts = catalog.found(kind, name)
         if json:
-            rows = [
-                {
-                    "kind": one.kind,
-                    "name": name,
-                    "summary": one[name].summary,
-                    "place": one[name].place,
-                    "arguments": list(one[name].arguments),
-                }
-                for one in kinds
-                for name in one
-            ]
-            print(jsonlib.dumps(rows))
-        elif kind is None:
-            print("\n".join(f"{one.kind:<12}{len(one):>4}  {', '.join(one)}" for one in kinds))
+            facts = [catalog.facts(entry) for entry in parts]
+            print(jsonlib.dumps(facts[0] if name else facts))
         else:
-            for name in kinds[0]:
-                entry = kinds[0][name]
-                given = ", ".join(a.name if a.required else f"{a.name}={shown(a.default)}" for a in entry.arguments.values())
-                print(f"{name}({given})\n    {entry.summary}\n    {entry.place}")
+            print(catalog.in_full(parts[0]) if name else catalog.listed(parts) if kind else catalog.counted())
+
+
+@app.command()
+def schema(
+    out: Annotated[Path | None, typer.Option(help="Write it to this file instead.", show_default=False)] = None,
+) -> None:
+    """Print the JSON Schema of the config, for editors: it completes and explains every key, name and argument."""
+    with user_errors():
+        import nnrun.builtin  # noqa: F401
+        from nnrun.spec.schema import schema_text
+
+        write_text(schema_text(), out)
 
 
 def _use_data_dir(data_dir: Path | None) -> None:

@@ -7,7 +7,8 @@
     │   └─ CheckpointError   … absent, torn, or of another kind
     ├─ DivergedError     3   the loss stopped being a finite number
     ├─ EnvironmentFault  4   disk, permission, memory, device, worker
-    └─ RequirementError  5   a score asked for was not reached
+    ├─ RequirementError  5   a score asked for was not reached
+    └─ Interrupted       130 or 143: a signal asked to stop, and the state is saved
 
 Anything else that escapes is our bug and keeps its traceback. How an error reads is decided here, in `Fault.__str__`.
 """
@@ -16,8 +17,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from typing import Self
+
+WINDOW = 160  # characters of a source line that are shown
 
 
 @dataclass(frozen=True)
@@ -42,10 +44,13 @@ class Place:
         return f"{self.file}:{self.line}:{self.column}"
 
     def excerpt(self) -> str:
-        """Return the source line with carets under the faulty stretch."""
-        number = f"{self.line:>5}"
-        indent = "".join("\t" if char == "\t" else " " for char in self.source[: self.column - 1])
-        return f"{number} | {self.source}\n{' ' * len(number)} | {indent}{'^' * max(1, self.width)}"
+        """Return the source line with carets under the faulty stretch; of a very long line, what is around it."""
+        number, start = f"{self.line:>5}", max(0, self.column - 1 - WINDOW // 2) if len(self.source) > WINDOW else 0
+        shown = self.source[start : start + WINDOW]
+        indent = "".join("\t" if char == "\t" else " " for char in shown[: self.column - 1 - start])
+        width = max(1, min(self.width, len(shown) - len(indent)))
+        left, right = "…" if start else "", "…" if start + WINDOW < len(self.source) else ""
+        return f"{number} | {left}{shown}{right}\n{' ' * len(number)} | {' ' * len(left)}{indent}{'^' * width}"
 
 
 @dataclass(frozen=True)
@@ -116,8 +121,71 @@ class RequirementError(NnrunError):
     exit_code = 5
 
 
+class Interrupted(NnrunError):  # noqa: N818 (it is a wish, not an error)
+    """A signal asked to stop, and the state of training is saved."""
+
+    def __init__(self, what: str, *, fix: str = "", number: int = 2) -> None:
+        super().__init__(what, fix=fix)
+        self.exit_code = 128 + number
+
+
+ELSEWHERE: dict[str, tuple[str, ...]] = {  # what other tools say → what nnrun says; the first that is allowed is meant
+    "acc": ("accuracy",),
+    "batch": ("batch_size",),
+    "bce": ("bce_with_logits",),
+    "bf16": ("bfloat16",),
+    "ce": ("cross_entropy",),
+    "criterion": ("loss",),
+    "data": ("dataset",),
+    "double": ("float32",),
+    "early_stop": ("early_stopping",),
+    "f1": ("f1_macro",),
+    "fp16": ("float16",),
+    "fp32": ("float32",),
+    "full": ("all", "float32"),
+    "gpu": ("cuda",),
+    "half": ("float16",),
+    "in_features": ("out_features",),
+    "learning_rate": ("lr",),
+    "loss": ("val.loss",),
+    "loss_fn": ("loss",),
+    "max_epochs": ("epochs",),
+    "model": ("layers",),
+    "network": ("layers",),
+    "normalize": ("standardize",),
+    "num_epochs": ("epochs",),
+    "random_seed": ("seed",),
+    "random_state": ("seed",),
+    "scheduler": ("schedule",),
+    "lr_scheduler": ("schedule",),
+    "validation": ("val",),
+}
+
+
 def closest(wrong: str, allowed: Iterable[str]) -> str | None:
-    """Return the allowed name most like `wrong`, or None when none is close."""
-    lowered = {name.lower(): name for name in allowed}
-    found = get_close_matches(wrong.lower(), lowered, n=1, cutoff=0.6)
-    return lowered[found[0]] if found else None
+    """Return the allowed name that `wrong` was meant to be: what it is called elsewhere, the fewest letters to mend, or how it begins."""
+    names = list(allowed)
+    word = wrong.lower().replace("-", "_")
+    meant = next((name for name in ELSEWHERE.get(word, ()) if name in names), None)
+    if meant or not word:
+        return meant
+    reach = max(1, len(word) // 3)
+    near = [(edits(word, name.lower()), name[:1].lower() != word[0], name) for name in names if abs(len(name) - len(word)) <= reach]
+    near = [one for one in near if one[0] <= reach and (len(word) > 1 or not one[1])]  # any letter is one step from any other
+    best = min(near, key=lambda one: one[:2], default=None)
+    begun = [name for name in names if len(word) >= 3 and name.lower().startswith(word)]
+    return best[2] if best else begun[0] if begun else None
+
+
+def edits(wrong: str, right: str) -> int:
+    """Return how many letters must be added, left out or changed, or neighbours swapped, to turn one word into the other."""
+    earlier: list[int] = []
+    last = list(range(len(right) + 1))
+    for i, x in enumerate(wrong):
+        row = [i + 1]
+        for j, y in enumerate(right):
+            row.append(min(last[j + 1] + 1, row[j] + 1, last[j] + (x != y)))
+            if i and j and x == right[j - 1] and y == wrong[i - 1]:
+                row[-1] = min(row[-1], earlier[j - 1] + 1)
+        earlier, last = last, row
+    return last[-1]

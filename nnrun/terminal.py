@@ -9,7 +9,7 @@ import json as jsonlib
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,7 @@ import typer
 from nnrun.errors import EnvironmentFault, NnrunError
 
 if TYPE_CHECKING:
-    from nnrun.run import Record, Run
+    from nnrun.training.record import Record
 
 
 @contextmanager
@@ -34,6 +34,14 @@ def user_errors() -> Iterator[None]:
         fault = EnvironmentFault("there is not enough memory", fix="lower batch_size, or take a smaller network")
         say(str(fault))
         raise typer.Exit(fault.exit_code) from None
+    except RuntimeError as error:
+        if not _out_of_memory(error):
+            raise
+        fault = EnvironmentFault(
+            f"there is not enough memory: {str(error).splitlines()[0]}", fix="lower batch_size, or take a smaller network"
+        )
+        say(str(fault))
+        raise typer.Exit(fault.exit_code) from None
     except KeyboardInterrupt:
         say("interrupted")
         raise typer.Exit(130) from None
@@ -42,41 +50,48 @@ def user_errors() -> Iterator[None]:
         raise typer.Exit(141) from None
 
 
+def _out_of_memory(error: RuntimeError) -> bool:
+    """Whether it is what torch raises when a device, or the machine, has no memory left."""
+    return type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
+
+
 def say(text: str) -> None:
     """Print to stderr."""
     print(text, file=sys.stderr, flush=True)
 
 
-def progress(run: Run, quiet: bool) -> Iterator[Record]:
-    """Pass the records on, showing how far the run is: a bar on a terminal, at most one plain line a second elsewhere."""
-    epochs = run.spec.epochs
+def show_progress(records: Iterable[Record], name: str, *, done: int, epochs: int, quiet: bool) -> None:
+    """Go through the records, showing how far the run is: a bar on a terminal, at most one plain line a second elsewhere."""
     if quiet:
-        yield from run.train()
+        for _ in records:
+            pass
     elif sys.stderr.isatty():
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[figures]}"),
-            TimeRemainingColumn(),
-        )
-        with Progress(*columns, console=Console(stderr=True)) as bar:
-            task, shown_at = bar.add_task(run.spec.name, total=epochs, completed=run.state.epoch, figures=""), 0.0
-            for record in run.train():
-                if record.epoch == epochs or time.monotonic() - shown_at > 0.1:
-                    bar.update(task, completed=record.epoch, figures=_figures(record))
-                    shown_at = time.monotonic()
-                yield record
+        figures = TextColumn("{task.fields[figures]}")
+        with Progress(
+            TextColumn(name), BarColumn(), MofNCompleteColumn(), figures, TimeRemainingColumn(), console=Console(stderr=True)
+        ) as bar:
+            task = bar.add_task(name, total=epochs, completed=done, figures="")
+            for record in _now_and_then(records, epochs, 0.1):
+                bar.update(task, completed=record.epoch, figures=_figures(record))
     else:
-        said_at = 0.0
-        for record in run.train():
-            if record.epoch in (1, epochs) or time.monotonic() - said_at > 1:
-                say(f"epoch {record.epoch}/{epochs}  {_figures(record)}")
-                said_at = time.monotonic()
+        for record in _now_and_then(records, epochs, 1.0):
+            say(f"epoch {record.epoch}/{epochs}  {_figures(record)}")
+
+
+def _now_and_then(records: Iterable[Record], epochs: int, seconds: float) -> Iterator[Record]:
+    """Pass on the first record, the last, and one every so many seconds."""
+    passed_at, held = 0.0, None
+    for record in records:
+        if passed_at == 0.0 or record.epoch == epochs or time.monotonic() - passed_at > seconds:
+            passed_at, held = time.monotonic(), None
             yield record
+        else:
+            held = record
+    if held:  # early stopping ended the run
+        yield held
 
 
 def _figures(record: Record) -> str:
@@ -114,3 +129,14 @@ def write_table(table: dict[str, list[Any]], out: Path | None, *, json: bool) ->
             ) from None
         if json:
             print(jsonlib.dumps({"out": str(out), "rows": frame.height}))
+
+
+def write_text(text: str, out: Path | None) -> None:
+    """Write a document to a file, or to stdout."""
+    if out is None:
+        sys.stdout.write(text)
+        return
+    try:
+        out.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise EnvironmentFault(f"{out} cannot be written: {error.strerror or error}", fix="check the folder and its permissions") from None

@@ -26,7 +26,7 @@ from nnrun.runs.folder import checkpoint_file
 from nnrun.spec.experiment import Experiment
 from nnrun.spec.reader import check
 from nnrun.training.device import choose_device
-from nnrun.training.network import Network, build_network
+from nnrun.training.network import Network, build_network, load_weights
 
 
 @dataclass(frozen=True)
@@ -134,16 +134,18 @@ def load(path: Path | str, *, device: str = "auto") -> Trained:
         CheckpointError: there is none, it is damaged, or its parts do not fit together.
     """
     file = checkpoint_file(Path(path))
-    stored = files.load(file)
+    stored = files.load(file, only=("model", "preprocess"))
     try:
         facts = stored.facts
         spec = check(facts["spec"])
         task = Task(tuple(facts["task"]["targets"]), tuple(facts["task"]["classes"]))
         where = choose_device(device)
-        torch.set_num_threads(int(facts["threads"]))
-        network = build_network(spec, task, tuple(facts["shape"]), where)
-        network.model.load_state_dict(stored.under("model"))
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        weights = stored.under("model")
+        size = sum(tensor.numel() for tensor in weights.values())
+        network = build_network(spec, task, tuple(facts["shape"]), where, max_parameters=size)
+        torch.set_num_threads(min(max(int(facts["threads"]), 1), 1024))
+        load_weights(network.model, weights)
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, OverflowError) as error:
         raise CheckpointError(
             f"{file} does not fit together: {str(error).splitlines()[0]}", fix="use another checkpoint of the run"
         ) from None

@@ -16,9 +16,9 @@ FLOORS = [
     {"errors", "registry", "lazy"},
     {"spec"},
     {"data", "model", "training"},
-    {"check", "runs", "builtin"},
+    {"check", "runs", "builtin", "catalog", "init"},
     {"run", "trained"},
-    {"terminal"},
+    {"terminal", "complete"},
     {"cli"},
 ]
 FORBIDDEN = {"pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve", "importlib.import_module"}

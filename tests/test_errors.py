@@ -30,9 +30,9 @@ CONFIGS = {
         "error: it.yaml:2:5: lr: 'fast' is not a number\n    2 | lr: fast\n      |     ^^^^\n",
     ),
     "a missing file": (
-        "dataset: {csv: absent.csv, target: kind}\n",
+        "dataset: {csv: tables.csv, target: kind}\n",
         2,
-        "error: it.yaml:1:16: FOLDER/absent.csv does not exist\n    1 | dataset: {csv: absent.csv, target: kind}\n"
+        "error: it.yaml:1:16: FOLDER/tables.csv does not exist\n    1 | dataset: {csv: tables.csv, target: kind}\n"
         "      |                ^^^^^^^^^^\nfix: did you mean 'FOLDER/table.csv'?\n",
     ),
     "a missing target": (
@@ -99,7 +99,7 @@ CONFIGS = {
     "a learning rate that explodes": (
         "dataset: {name: points, x: [1, 2, 3, 4], y: [100, 200, 300, 400]}\nsplit: {method: rows}\noptimizer: sgd\nlr: 1e30\n",
         3,
-        "error: the training loss became ",
+        "error: the training loss (inf) or a gradient of it is not finite in epoch 2 of 100, after step 1, at lr 1e+30, in the batch of rows ",
     ),
 }  # fmt: skip
 

@@ -34,7 +34,16 @@ def test_the_folder_holds_what_the_readme_says(call: Call, tmp_path: Path):
     """Six files, and a config that is complete."""
     (tmp_path / "it.yaml").write_text(f"# mine\n{CONFIG}")
     done = call("train", "it.yaml", "--out", "run", "--json")
-    names = {"config.yaml", "config.source.yaml", "metrics.jsonl", "best.safetensors", "last.safetensors", "summary.json", ".lock"}
+    names = {
+        "config.yaml",
+        "config.source.yaml",
+        "metrics.jsonl",
+        "best.safetensors",
+        "last.safetensors",
+        "last-1.safetensors",
+        "summary.json",
+        ".lock",
+    }
     assert {file.name for file in (tmp_path / "run").iterdir()} == names
     assert (tmp_path / "run" / "config.source.yaml").read_text() == f"# mine\n{CONFIG}"
     assert json.loads(done.stdout) == json.loads((tmp_path / "run" / "summary.json").read_text())
@@ -130,7 +139,10 @@ def test_a_changed_config_is_not_resumed(call: Call, tmp_path: Path):
     assert call("train", "it.yaml", "--out", "run", "-q").exit_code == 0
     (tmp_path / "it.yaml").write_text(CONFIG.replace("lr: 0.05", "lr: 0.06"))
     done = call("train", "it.yaml", "--out", "run", "--resume")
-    assert (done.exit_code, done.stderr.splitlines()[0]) == (2, "error: it.yaml:5:5: the run in run was started with another lr")
+    assert (done.exit_code, done.stderr.splitlines()[0]) == (
+        2,
+        "error: it.yaml:5:5: the run was started with another lr: 0.05 then, 0.06 now",
+    )
 
 
 def test_two_processes_never_share_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Call):
@@ -138,7 +150,6 @@ def test_two_processes_never_share_a_folder(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.chdir(tmp_path)
     run = opened(tmp_path, out=Path("run"))
     for _ in run.train():
-        run.save()
         done = call("train", "it.yaml", "--out", "run", "--resume")
         assert (done.exit_code, done.stderr) == (
             2,

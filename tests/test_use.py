@@ -162,7 +162,7 @@ def test_show_reads_without_torch(flowers: Path, nnrun: Program):
     assert json.loads(nnrun("show", flowers, "--json").stdout)["columns"] == ["id", "height", "width"]
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["list"], ["list", "layers"], ["--version"]])
+@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["list"], ["list", "layers"], ["schema"], ["--version"]])
 def test_help_and_list_do_not_import_torch(arguments: list[str], nnrun: Program):
     """They answer in a fraction of a second."""
     done = nnrun(*arguments, PYTHONPROFILEIMPORTTIME="1")
@@ -173,7 +173,11 @@ def test_help_and_list_do_not_import_torch(arguments: list[str], nnrun: Program)
 
 def test_a_config_fault_is_told_without_torch(nnrun: Program, tmp_path: Path):
     """The front door is open before torch has been carried in."""
-    (tmp_path / "it.yaml").write_text("dataset: iris\nlr: fast\n")
-    done = nnrun("train", "it.yaml", PYTHONPROFILEIMPORTTIME="1")
+    (tmp_path / "base.yaml").write_text("dataset: {csv: absent.csv, target: y}\nlayers: [{linear: 3}, rleu]\n")
+    (tmp_path / "it.yaml").write_text(
+        "extends: base.yaml\noptimizer: {name: sgd, momentum: 9}\nsplit: {train: 0.5, val: 0.2, test: 0.2}\nepochs: 0\n"
+    )
+    done = nnrun("train", "it.yaml", "--set", "lr=fast", PYTHONPROFILEIMPORTTIME="1")
     assert done.returncode == 2
-    assert not [line for line in done.stderr.splitlines() if line.endswith((" torch", " sklearn"))]
+    assert done.stderr.count("error: ") == 5, done.stderr
+    assert not [line for line in done.stderr.splitlines() if line.endswith((" torch", " sklearn", " numpy", " polars"))]

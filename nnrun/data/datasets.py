@@ -3,18 +3,22 @@
     iris wine breast_cancer digits diabetes    brought along by scikit-learn
     fashion_mnist mnist                        found on this machine, or fetched
     points                                     written in the config itself
-    csv npz                                    the user's own files
+    csv npz pictures                           the user's own files
 
 Shapes: N rows, D input columns, T target columns; pictures are (N, C, H, W).
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field
 
 from nnrun.data import bundled, idx
 from nnrun.data.arrays import as_tensor, read_npz
 from nnrun.data.dataset import Dataset, Task
+from nnrun.data.pictures import class_folders, read_pictures
 from nnrun.data.table_files import read_csv
 from nnrun.data.tables import read_columns
 from nnrun.data.targets import AT, targets_from_arrays, targets_from_cells
@@ -28,6 +32,7 @@ if TYPE_CHECKING:
 
 FASHION_CLASSES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 DIGITS = tuple("0123456789")
+Side = Annotated[int, Field(ge=1, le=4096)]
 
 
 @DATASETS.register("iris")
@@ -104,14 +109,22 @@ def points(*, x: list[float] | list[list[float]], y: list[float] | list[list[flo
 
 
 @DATASETS.register("csv")
-def csv(*, path: DataPath, target: str | list[str], task: Literal["auto", "classes", "numbers"] = "auto", separator: str = ",") -> Dataset:
-    """A table in a CSV file whose first line names the columns; every column but the target must hold numbers.
+def csv(
+    *,
+    path: DataPath,
+    target: str | list[str],
+    task: Literal["auto", "classes", "numbers"] = "auto",
+    separator: str = ",",
+    ignore: list[str] | None = None,
+) -> Dataset:
+    """A table in a CSV file whose first line names the columns; every column but the target and the ignored ones must hold numbers.
 
     Args:
         path: the file, in UTF-8.
         target: the column to predict, or a list of columns of numbers.
         task: classes or numbers; auto takes text, and at most 50 different whole numbers, for classes.
         separator: what stands between two cells.
+        ignore: columns that are not used, and may hold anything; predict and eval do not need them.
     """
     table = read_csv(path, separator, at=("dataset", "path"))
     targets = [target] if isinstance(target, str) else target
@@ -122,9 +135,18 @@ def csv(*, path: DataPath, target: str | list[str], task: Literal["auto", "class
         what = f"{path} has one column, {table.names[0]!r}"
         raise DataError(what, fix=f'write `separator: "{other}"`', at=("dataset", "path"))
     table.require(targets, at=AT)
-    columns = tuple(name for name in table.names if name not in targets)
+    unused = ignore or []
+    table.require(unused, at=("dataset", "ignore"))
+    both = next((name for name in targets if name in unused), None)
+    if both is not None:
+        raise DataError(f"column {both!r} is the target, and ignored", fix="take it out of `ignore`", at=("dataset", "ignore"))
+    columns = tuple(name for name in table.names if name not in targets and name not in unused)
     if not columns:
-        raise DataError(f"{path} has no column besides the target", fix="a network needs at least one input column", at=AT)
+        raise DataError(
+            f"{path} has no column besides the target{' and the ignored ones' * bool(unused)}",
+            fix="a network needs at least one input column",
+            at=AT,
+        )
     x_ND, cells = read_columns(table, columns, targets)
     what_it_means, y = targets_from_cells(cells, task, table.place)
     return Dataset(torch.from_numpy(x_ND), y, what_it_means, columns)
@@ -156,6 +178,27 @@ def npz(*, path: DataPath, x: str = "x", y: str = "y", task: Literal["auto", "cl
     named = {name: values.astype(np.str_) if values.dtype.kind == "S" else values for name, values in named.items()}
     what_it_means, targets = targets_from_arrays(named, task, at=("dataset", "y"))
     return Dataset(inputs[:, None] if inputs.ndim == 1 else inputs, targets, what_it_means)
+
+
+@DATASETS.register("pictures")
+def pictures(
+    *, path: DataPath, size: Side | Annotated[list[Side], Field(min_length=2, max_length=2)], channels: Literal[1, 3] = 3
+) -> Dataset:
+    """Pictures in a folder that has one sub-folder for each class; the classes are named like them, and sorted.
+
+    Args:
+        path: the folder.
+        size: the height and the width that every picture is brought to, [28, 28]; one number for both.
+        channels: 1 for grey, 3 for colour.
+    """
+    folders = class_folders(Path(path), at=("dataset", "path"))
+    if len(folders) < 2:
+        what = f"{path} has one single class, {next(iter(folders))!r}"
+        raise DataError(what, fix="a network needs at least two classes to tell apart: one sub-folder each", at=("dataset", "path"))
+    height, width = size if isinstance(size, list) else (size, size)
+    x = read_pictures([file for files in folders.values() for file in files], (channels, height, width))
+    y = torch.arange(len(folders)).repeat_interleave(torch.tensor([len(files) for files in folders.values()]))
+    return Dataset(torch.from_numpy(x), y, Task(("class",), tuple(folders)))
 
 
 def _bundled(file: str, columns: tuple[str, ...]) -> Dataset:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from nnrun.data.arrays import as_tensor, read_npy, read_npz
 from nnrun.data.dataset import Dataset, Rows, Task
 from nnrun.data.files import read_bytes
-from nnrun.data.pictures import ENDINGS, picture_files, read_picture
+from nnrun.data.pictures import ENDINGS, class_folders, picture_files, read_picture
 from nnrun.data.table_files import json_table, json_values, read_csv, read_parquet
 from nnrun.data.tables import Table, read_columns
 from nnrun.data.targets import targets_from_arrays, targets_from_cells
@@ -73,11 +73,13 @@ def read_inputs(paths: Sequence[str], *, columns: tuple[str, ...], shape: tuple[
 
 
 def read_scored(path: str, task: Task, *, columns: tuple[str, ...], shape: tuple[int, ...], bytes_wanted: bool | None = None) -> Rows:
-    """Return the inputs and the targets of a file that has both: a table, or an NPZ file with arrays x and y.
+    """Return the inputs and the targets of what has both: a table, an NPZ file with arrays x and y, a folder with one for each class.
 
     Raises:
         DataError: as `read_inputs`, and when the target is missing or has a class that the network does not know.
     """
+    import numpy as np
+
     ending = Path(path).suffix.lower()
     if ending == ".npz":
         x, y = read_npz(path, {"x": (), "y": ()})
@@ -85,6 +87,11 @@ def read_scored(path: str, task: Task, *, columns: tuple[str, ...], shape: tuple
         columns_of_y = {name: y_NT[:, number] for number, name in enumerate(task.targets[: y_NT.shape[1]])}
         _, targets = targets_from_arrays(columns_of_y, task.kind, known=task.classes)
         inputs = _shaped(as_tensor(x, path), path, _Wanted(columns, shape))
+    elif Path(path).is_dir():
+        folders = class_folders(Path(path))
+        labels = np.array([name for name, files in folders.items() for _ in files], object)
+        _, targets = targets_from_arrays({task.targets[0]: labels}, task.kind, known=task.classes)
+        inputs = _pictures([file for files in folders.values() for file in files], _Wanted(columns, shape), [])
     elif ending in TABLES:
         table = TABLES[ending](path)
         table.require(task.targets)
@@ -92,7 +99,7 @@ def read_scored(path: str, task: Task, *, columns: tuple[str, ...], shape: tuple
         _, targets = targets_from_cells(cells, task.kind, table.place, task.classes)
         inputs = _from_table(table, _Wanted(columns, shape))
     else:
-        raise DataError(f"{path}: a file to score is a table or an NPZ file", fix=f"give {' '.join(TABLES)} or .npz")
+        raise DataError(f"{path}: a file to score is a table or an NPZ file", fix=f"give {' '.join(TABLES)} .npz or a folder of classes")
     if len(inputs.x) != len(targets):
         raise DataError(f"{path} has {len(inputs.x)} rows of inputs and {len(targets)} targets", fix="give one target for each row")
     return Rows(_typed(inputs.x, path, bytes_wanted), targets)

@@ -27,6 +27,7 @@ class Prepared:
         raw_shape: the shape of one row as the dataset gives it.
         raw_bytes: whether the dataset gives bytes (pictures from 0 to 255).
         parts: train, val, test: prepared inputs float32 (N, ...) and targets, on the device.
+        row_numbers: the numbers (N,) of each part's rows in the dataset.
         fitted: what each preprocessing step learned from the training rows.
         digests: SHA-256 of the data and of the split, as the checkpoint stores them.
     """
@@ -36,6 +37,7 @@ class Prepared:
     raw_shape: tuple[int, ...]
     raw_bytes: bool
     parts: dict[str, Rows]
+    row_numbers: dict[str, Tensor]
     fitted: list[dict[str, Tensor]]
     digests: dict[str, str]
 
@@ -71,4 +73,5 @@ def prepare(
     parts = {
         name: Rows(apply_steps(spec.preprocess, learned, part.x).contiguous().to(device), part.y.to(device)) for name, part in raw.items()
     }
-    return Prepared(dataset.task, dataset.columns, tuple(dataset.x.shape[1:]), dataset.x.dtype == torch.uint8, parts, learned, digests)
+    shape, raw_bytes = tuple(dataset.x.shape[1:]), dataset.x.dtype == torch.uint8
+    return Prepared(dataset.task, dataset.columns, shape, raw_bytes, parts, rows, learned, digests)

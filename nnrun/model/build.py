@@ -16,20 +16,23 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from nnrun.errors import SpecError
 from nnrun.model.flow import count_parameters, numbered, stack, title
-from nnrun.model.incoming import Incoming
+from nnrun.model.incoming import MAX_PARAMETERS, Incoming
 from nnrun.registry import LAYERS
 from nnrun.spec.base import Location
 from nnrun.spec.experiment import Experiment
 from nnrun.spec.parts import Part, part_class
 
 
-def build_model(spec: Experiment, input_shape: tuple[int, ...], outputs: int, wanted: str) -> nn.Sequential:
+def build_model(
+    spec: Experiment, input_shape: tuple[int, ...], outputs: int, wanted: str, *, max_parameters: int = MAX_PARAMETERS
+) -> nn.Sequential:
     """Return the model on the CPU, with the weights that its seed gives.
 
     Args:
         input_shape: of one row, without the batch.
         outputs: how many values the model gives for one row.
         wanted: what they are, for an error: "3 classes", "1 target".
+        max_parameters: refuse a model that learns more numbers, before any memory is taken.
 
     Raises:
         SpecError: when a layer cannot be built or take what reaches it, or when the last one does not give (outputs,).
@@ -37,7 +40,7 @@ def build_model(spec: Experiment, input_shape: tuple[int, ...], outputs: int, wa
     by_width = all(isinstance(layer, int) for layer in spec.layers)
     parts = _from_widths(spec, input_shape) if by_width else numbered(layer for layer in spec.layers if isinstance(layer, Part))
     torch.manual_seed(spec.seed)
-    model, shape = stack(parts, Incoming(input_shape, outputs))
+    model, shape = stack(parts, Incoming(input_shape, outputs, max_parameters))
     if shape != (outputs,):
         number, fix = _mend([part for _, part in parts], shape)
         raise SpecError(f"the last layer gives {shape}, and the data has {wanted}", fix=fix, at=parts[number][0])

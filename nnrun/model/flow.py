@@ -17,7 +17,6 @@ from nnrun.model.incoming import Incoming, LayerError
 from nnrun.spec.base import Location
 from nnrun.spec.parts import Part
 
-MAX_PARAMETERS = 2_000_000_000
 MAX_LAYERS = 10_000
 
 
@@ -86,8 +85,8 @@ def _check_parameters(part: Part, at: Incoming, used: int) -> None:
         return
     with torch.device("meta"):
         parameters = count_parameters(part.build(at))
-    if used + parameters > MAX_PARAMETERS:
-        what = f"{parameters:,} parameters, and {used:,} before it, are more than {MAX_PARAMETERS:,}"
+    if used + parameters > at.max_parameters:
+        what = f"{parameters:,} parameters, and {used:,} before it, are more than {at.max_parameters:,}"
         raise LayerError(what, "make it smaller, or reduce what reaches it")
 
 

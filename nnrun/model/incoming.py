@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+MAX_PARAMETERS = 2_000_000_000
 MAX_VALUES = 1_000_000_000  # of one row, after one layer: 4 GB as float32
 
 
@@ -16,10 +17,12 @@ class Incoming:
     Args:
         shape: of one row, without the batch.
         outputs: how many values the model must give for a row; what `linear: auto` becomes.
+        max_parameters: how many numbers the whole model may learn; a checkpoint's model no more than the file holds.
     """
 
     shape: tuple[int, ...]
     outputs: int
+    max_parameters: int = MAX_PARAMETERS
 
 
 class LayerError(ValueError):

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import re
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,14 +21,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nnrun.errors import CheckpointError
-from nnrun.runs.folder import commit
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 FORMAT = 1
 MAX_HEADER = 16 << 20
+MAX_DEPTH = 100
 KEY = "nnrun"
+NAME = re.compile(r"[A-Za-z0-9_./-]{1,512}")
+TYPES = {"F64": ("float64", 8), "F32": ("float32", 4), "F16": ("float16", 2), "BF16": ("bfloat16", 2), "I64": ("int64", 8)}
+TYPES |= {"I32": ("int32", 4), "I16": ("int16", 2), "I8": ("int8", 1), "U8": ("uint8", 1), "BOOL": ("bool", 1)}
 _UNSIGNED = '"sha256": "' + "0" * 64 + '"'
 
 
@@ -47,19 +52,15 @@ class Checkpoint:
         return {name.removeprefix(prefix + "/"): tensor for name, tensor in self.tensors.items() if name.startswith(prefix + "/")}
 
 
-def save(path: Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint so that after a crash at any moment the old file or the new one is there, whole.
-
-    Raises:
-        EnvironmentFault: the disk is full, or the folder cannot be written.
-    """
-    from safetensors.torch import save as to_bytes
+def to_bytes(checkpoint: Checkpoint) -> bytes:
+    """Return the file of a checkpoint; equal checkpoints give equal bytes."""
+    from safetensors.torch import save
 
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.tensors.items()}
     digests = {name: _digest(tensor) for name, tensor in sorted(tensors.items())}
     text = json.dumps({"sha256": "0" * 64, "format": FORMAT, **checkpoint.facts, "tensors": digests}, allow_nan=False, ensure_ascii=False)
     signed = text.replace(_UNSIGNED, f'"sha256": "{hashlib.sha256(text.encode()).hexdigest()}"', 1)
-    commit(path, to_bytes(tensors, {KEY: signed}))
+    return bytes(save(tensors, {KEY: signed}))
 
 
 @dataclass(frozen=True)
@@ -99,21 +100,18 @@ def read_header(path: Path) -> Header:
         inner = header.pop("__metadata__")[KEY]
         facts: dict[str, Any] = json.loads(inner, object_pairs_hook=_no_duplicates)
         claimed = str(facts.pop("sha256"))
-        layout = {
-            name: (
-                str(one["dtype"]),
-                tuple(map(int, one["shape"])),
-                8 + length + int(one["data_offsets"][0]),
-                8 + length + int(one["data_offsets"][1]),
-            )
-            for name, one in header.items()
-        }
+        if not _shallow(facts):
+            raise ValueError("nested too deeply")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise CheckpointError(f"{path} is not a checkpoint that nnrun wrote", fix="give a checkpoint of `nnrun train`") from None
-    if hashlib.sha256(inner.replace(claimed, "0" * 64, 1).encode()).hexdigest() != claimed:
-        raise CheckpointError(f"{path} is damaged: its header does not match its digest", fix="use another checkpoint of the run")
+    if hashlib.sha256(inner.replace(f'"sha256": "{claimed}"', _UNSIGNED, 1).encode()).hexdigest() != claimed:
+        raise _damaged(path, "its header does not match its digest")
     if facts.get("format") != FORMAT:
         raise CheckpointError(f"{path} has format {facts.get('format')}, and this nnrun reads {FORMAT}", fix="use the nnrun that wrote it")
+    try:
+        layout = _layout(header, 8 + length, size)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _damaged(path, str(error) if type(error) is ValueError else "its tensors are not described as they should be") from None
     return Header(facts, layout)
 
 
@@ -126,25 +124,60 @@ def small_values(path: Path, header: Header, name: str) -> list[float]:
         return list(struct.unpack(f"<{(end - start) // struct.calcsize(code)}{code}", file.read(end - start)))
 
 
-def load(path: Path) -> Checkpoint:
+def load(path: Path, *, only: tuple[str, ...] = ()) -> Checkpoint:
     """Return a checkpoint, every digest checked, its tensors on the CPU.
+
+    Args:
+        only: the first parts of the names to read (`model`); by default all.
 
     Raises:
         CheckpointError: the file is absent, torn, damaged, or not a checkpoint of nnrun.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load as from_bytes
+    import torch
 
-    facts = read_header(path).facts
-    try:
-        tensors = from_bytes(path.read_bytes())
-    except (SafetensorError, ValueError, KeyError, OSError) as error:
-        raise CheckpointError(f"{path} is damaged: {error}", fix="use another checkpoint of the run") from None
-    digests = facts.pop("tensors")
-    wrong = sorted(set(tensors) ^ set(digests)) or sorted(name for name, tensor in tensors.items() if _digest(tensor) != digests[name])
-    if wrong:
-        raise CheckpointError(f"{path} is damaged: tensor {wrong[0]!r} does not match its digest", fix="use another checkpoint of the run")
-    return Checkpoint(tensors, facts)
+    header = read_header(path)
+    digests = header.facts.pop("tensors")
+    if sorted(digests) != sorted(header.layout):
+        raise _damaged(path, "its tensors are not those that it lists")
+    tensors: dict[str, Tensor] = {}
+    with path.open("rb") as file:
+        for name, (kind, shape, start, end) in header.layout.items():
+            if only and name.partition("/")[0] not in only:
+                continue
+            file.seek(start)
+            data = bytearray(file.read(end - start))
+            if hashlib.sha256(data).hexdigest() != digests[name]:
+                raise _damaged(path, f"tensor {name!r} does not match its digest")
+            dtype = getattr(torch, TYPES[kind][0])
+            tensors[name] = torch.frombuffer(data, dtype=dtype).reshape(shape) if data else torch.empty(shape, dtype=dtype)
+    return Checkpoint(tensors, header.facts)
+
+
+def _damaged(path: Path, why: str) -> CheckpointError:
+    return CheckpointError(f"{path} is damaged: {why}", fix="use another checkpoint of the run")
+
+
+def _layout(header: dict[str, Any], begin: int, size: int) -> dict[str, tuple[str, tuple[int, ...], int, int]]:
+    """Return the place of each tensor: types known, sizes right, one after the other without a gap up to the end of the file.
+
+    Raises:
+        ValueError: it is not so.
+    """
+    layout = {}
+    position = begin
+    for name, one in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
+        kind, shape, (start, end) = one["dtype"], tuple(one["shape"]), one["data_offsets"]
+        if set(one) != {"dtype", "shape", "data_offsets"} or not all(
+            type(number) is int and number >= 0 for number in (*shape, start, end)
+        ):
+            raise ValueError("a tensor is not described as safetensors does")
+        if begin + start != position or end - start != math.prod(shape) * TYPES[kind][1] or not NAME.fullmatch(name):
+            raise ValueError("a tensor is not where it should be")
+        position = begin + end
+        layout[name] = (kind, shape, begin + start, begin + end)
+    if position != size:
+        raise ValueError("the tensors do not fill the file")
+    return layout
 
 
 def pack(value: Any, at: str, tensors: dict[str, Tensor]) -> Any:
@@ -177,6 +210,11 @@ def _digest(tensor: Tensor) -> str:
     import torch
 
     return hashlib.sha256(tensor.contiguous().flatten().view(torch.uint8).numpy().data).hexdigest()
+
+
+def _shallow(value: Any, depth: int = MAX_DEPTH) -> bool:
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return depth > 0 and all(_shallow(item, depth - 1) for item in items)
 
 
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -5,11 +5,15 @@ config.yaml   config.source.yaml   metrics.jsonl   best.safetensors   last.safet
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import math
 import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from filelock import BaseFileLock, FileLock, Timeout
 
@@ -19,27 +23,84 @@ _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 BEST, LAST = "best.safetensors", "last.safetensors"
 
 
-def commit(path: Path, data: bytes) -> None:
-    """Replace a file by new bytes: written aside, synced, renamed; the folder is synced too, so that it survives a power cut.
+def commit(path: Path, data: bytes, *, keep: int = 1) -> None:
+    """Replace a file by new bytes, so that after a crash at any moment the old file or the new one is there, whole.
+
+    Written aside in the same folder, synced, read back, then renamed; the folder is synced too, so that it survives a power cut. Only
+    then is the oldest of the `keep` versions (`last.safetensors`, `last-1.safetensors`, …) gone.
 
     Raises:
-        EnvironmentFault: the system refused; the old file is as it was.
+        EnvironmentFault: the system refused, or gave back other bytes; the old file is as it was.
     """
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with aside.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+        _write_synced(aside, data)
+        if aside.read_bytes() != data:
+            raise OSError(errno.EIO, "the disk gave back other bytes than were written")
+        for age in range(keep - 1, 0, -1):
+            _link_over(aged(path, age - 1), aged(path, age))
         os.replace(aside, path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        _sync_folder(path.parent)
     except OSError as error:
-        aside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            aside.unlink(missing_ok=True)
         raise not_writable(path, error) from None
+
+
+def aged(path: Path, age: int) -> Path:
+    """Return the name of an older version of a file: `last.safetensors`, `last-1.safetensors`, …."""
+    return path.with_name(f"{path.stem}-{age}{path.suffix}") if age else path
+
+
+def _write_synced(path: Path, data: bytes) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    try:
+        rest = memoryview(data)
+        while rest:
+            rest = rest[os.write(descriptor, rest) :]
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _link_over(newer: Path, older: Path) -> None:
+    """Give the newer version the older one's name as well: at no moment is the newer name without its file."""
+    if not newer.exists():
+        return
+    aside = older.with_name(f".{older.name}.{os.getpid()}.tmp")
+    aside.unlink(missing_ok=True)
+    try:
+        os.link(newer, aside)
+    except PermissionError:  # a file system without hard links: a copy does as well
+        _write_synced(aside, newer.read_bytes())
+    os.replace(aside, older)
+    aside.unlink(missing_ok=True)  # renaming over another name of the same file leaves both names
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def clear_leftovers(folder: Path) -> None:
+    """Remove what a killed process left half-written; the caller holds the folder's lock."""
+    for leftover in folder.glob(".*.tmp"):
+        leftover.unlink(missing_ok=True)
+
+
+def check_space(folder: Path, size: int) -> None:
+    """Refuse to begin when the disk has no room for a number of bytes.
+
+    Raises:
+        EnvironmentFault: with both numbers.
+    """
+    free = shutil.disk_usage(folder).free
+    if free < size:
+        what = f"the disk of {folder} has {free / 1e6:.1f} MB left, and the run's checkpoints need {size / 1e6:.1f} MB"
+        raise EnvironmentFault(what, fix="make room, give another --out, or lower checkpoint.keep")
 
 
 def not_writable(path: Path, error: OSError) -> EnvironmentFault:
@@ -47,30 +108,37 @@ def not_writable(path: Path, error: OSError) -> EnvironmentFault:
     return EnvironmentFault(f"{path} cannot be written: {error.strerror}", fix="check the permissions and the space on the disk")
 
 
-def new_folder(name: str, out: Path | None) -> Path:
-    """Make and return the folder of a new run: `out`, or `runs/NAME`, `runs/NAME-2`, ….
+def new_folder(name: str, out: Path | None) -> tuple[Path, BaseFileLock]:
+    """Make the folder of a new run, `out` or `runs/NAME`, `runs/NAME-2`, …, and return it with its lock.
 
     Raises:
-        InputError: `out` holds files already.
+        InputError: `out` holds files already, or another process is making a run of it.
         EnvironmentFault: it cannot be made.
     """
     try:
         if out is not None:
-            if out.is_file() or (out.is_dir() and any(out.iterdir())):
-                what = "is a file" if out.is_file() else "is not empty"
-                raise InputError(f"the run folder {out} {what}", fix="give a new folder, or go on with the run in it by --resume")
+            _refuse_files(out)
             out.mkdir(parents=True, exist_ok=True)
-            return out
+            held = lock(out)
+            _refuse_files(out)  # another process may have made and finished a run since
+            return out, held
         for number in range(1, 1_000_000):
             folder = Path("runs") / (name if number == 1 else f"{name}-{number}")
             try:
                 folder.mkdir(parents=True)
             except FileExistsError:
                 continue
-            return folder
+            return folder, lock(folder)
     except OSError as error:
         raise not_writable(out or Path("runs") / name, error) from None
     raise InputError(f"there are a million runs named {name}", fix="give --out")
+
+
+def _refuse_files(out: Path) -> None:
+    holds = [file.name for file in out.iterdir() if file.name != ".lock"] if out.is_dir() else []
+    if out.is_file() or holds:
+        what = "is a file" if out.is_file() else "is not empty"
+        raise InputError(f"the run folder {out} {what}", fix="give a new folder, or go on with the run in it by --resume")
 
 
 def lock(folder: Path) -> BaseFileLock:
@@ -104,27 +172,30 @@ def checkpoint_file(path: Path) -> Path:
 
 
 class Metrics:
-    """`metrics.jsonl`: one line an epoch, appended; rows reach the file at least whenever `flush` is called."""
+    """`metrics.jsonl`: one line an epoch, each appended by a single write."""
 
     def __init__(self, path: Path, *, keep: int = 0) -> None:
         """Open the file, and keep its first `keep` rows: those after the checkpoint that a run goes on from will come again."""
         self._path = path
         try:
-            kept = path.read_bytes().splitlines(keepends=True)[:keep] if keep and path.exists() else []
-            self._file: IO[str] = path.open("w" if not kept else "r+", encoding="utf-8")
-            self._file.truncate(sum(map(len, kept)))
-            self._file.seek(0, os.SEEK_END)
+            rows = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+            self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+            os.ftruncate(self._descriptor, sum(map(len, rows[:keep])))
         except OSError as error:
             raise not_writable(path, error) from None
+        self.missing = max(0, keep - len(rows))
 
     def add(self, row: dict[str, Any]) -> None:
         """Append one row; numbers that are not finite become null."""
-        self._file.write(strict_json(row) + "\n")
+        self._try(lambda: os.write(self._descriptor, strict_json(row).encode() + b"\n"))
 
-    def flush(self) -> None:
-        """Hand the rows to the system."""
+    def sync(self) -> None:
+        """Have the rows on the disk; a checkpoint that counts them is written after this."""
+        self._try(lambda: os.fsync(self._descriptor))
+
+    def _try(self, call: Callable[[], object]) -> None:
         try:
-            self._file.flush()
+            call()
         except OSError as error:
             raise not_writable(self._path, error) from None
 
@@ -132,10 +203,7 @@ class Metrics:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        try:
-            self.flush()
-        finally:
-            self._file.close()
+        os.close(self._descriptor)
 
 
 def strict_json(value: Any, *, indent: int | None = None) -> str:

@@ -6,15 +6,30 @@ What a field means stands under it; the JSON Schema, `nnrun schema` and the docs
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, Literal
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal, get_args, get_origin
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
-from nnrun.registry import LAYERS, METRICS, SPLITS
-from nnrun.spec.base import Spec, fault, no_such_name, shown
-from nnrun.spec.parts import DatasetPart, LayerPart, LossPart, OptimizerPart, Part, PreprocessPart, SchedulePart, WidthOrLayer, as_written
+from nnrun.registry import Registry
+from nnrun.spec.base import Location, Spec, fault, rule, shown
+from nnrun.spec.parts import (
+    ActivationPart,
+    DatasetPart,
+    LossPart,
+    MetricName,
+    Of,
+    OptimizerPart,
+    Part,
+    PreprocessPart,
+    SchedulePart,
+    SplitName,
+    WidthOrLayer,
+    as_written,
+)
+from nnrun.spec.wording import form
 
-RowRange = Annotated[str, Field(pattern=r"^(\d*:\d*|rest)$")]
+RowRange = Annotated[str, form(r"^([0-9]{0,18}:[0-9]{0,18}|rest)$", "rest", "0:60000", fix="write a share, a count, rows or `rest`")]
 Size = Annotated[int, Field(ge=0)] | Annotated[float, Field(ge=0, le=1)] | RowRange | list[Annotated[int, Field(ge=0)]]
 
 
@@ -30,7 +45,7 @@ class Split(Spec):
     test: Size = 0
     """What is scored once, at the end; 0 means no test."""
 
-    method: str = "random"
+    method: SplitName = "random"
     """How rows are drawn (nnrun list splits)."""
 
     @model_validator(mode="before")
@@ -43,28 +58,33 @@ class Split(Spec):
             value = {"train": 0.6, "val": 0.2, "test": 0.2, **value}
         return value
 
-    @model_validator(mode="after")
-    def _add_up(self) -> Split:
-        if self.method not in SPLITS:
-            what, fix = no_such_name("split method", self.method, SPLITS)
-            raise fault(what, fix, at=("method",), given=self.method)
-        sizes = {part: getattr(self, part) for part in ("train", "val", "test")}
-        for part, size in sizes.items():
+    @rule("train", "val", "test", "method")
+    def _by_number_or_by_size(self) -> Iterator[ValidationError]:
+        for part in ("train", "val", "test"):
+            size = getattr(self, part)
             by_number = isinstance(size, list) or (isinstance(size, str) and size != "rest")
             if by_number and self.method != "rows":
-                raise fault(f"rows are given by number, and method is {self.method!r}", "write `method: rows`", at=(part,), given=size)
+                yield fault(
+                    f"rows are given by number, and method is {self.method!r}", "add method: rows to the split", at=(part,), given=size
+                )
+                return
             if not by_number and self.method == "rows" and size not in ("rest", 0):
-                raise fault(f"method rows wants row numbers, not {shown(size)}", "write [3, 7] or 0:60000", at=(part,), given=size)
-        shares = [size for size in sizes.values() if isinstance(size, float) or size in (0, 1)]
+                yield fault(f"method rows wants row numbers, not {shown(size)}", "write [3, 7] or 0:60000", at=(part,), given=size)
+
+    @rule("train", "val", "test")
+    def _shares_add_up(self) -> Iterator[ValidationError]:
+        sizes = [self.train, self.val, self.test]
+        shares = [size for size in sizes if isinstance(size, float) or size in (0, 1)]
         if len(shares) == 3 and not math.isclose(sum(shares), 1, abs_tol=1e-6):
-            raise fault(f"the shares add up to {sum(shares):g}, not 1", f"write train: {1 - sum(shares[1:]):g}", at=("train",), given=sizes)
-        return self
+            rest = 1 - sum(shares[1:])
+            fix = f"write `{rest:g}`" if rest > 0 else "lower val and test"
+            yield fault(f"the shares add up to {sum(shares):g}, not 1", fix, at=("train",), given=self.train)
 
 
 class EarlyStopping(Spec):
     """Stop when a figure has not improved for a while; the best epoch is kept either way."""
 
-    monitor: str = Field(default="val.loss", pattern=r"^(train|val)\.[a-z0-9_]+$")
+    monitor: str = form(r"^(train|val)\.[a-z0-9_]+$", "val.loss", "val.accuracy", "train.loss", default="val.loss")
     """The figure to watch: `val.loss`, `val.accuracy`, `train.loss`."""
 
     patience: int = Field(default=10, ge=1)
@@ -74,32 +94,34 @@ class EarlyStopping(Spec):
     """How much better a figure must be to count as an improvement, in its own unit."""
 
 
+EVERY = r"^(auto|[1-9][0-9]{0,8} (epoch|step)s?)$"
+
+
 class CheckpointSpec(Spec):
     """When the state of training is written."""
 
-    every: int | Literal["auto"] = Field(default="auto")
-    """Epochs between two writes of `last`; `auto` writes as often as costs a few per cent of the training time."""
+    every: Annotated[int, Field(ge=1)] | Annotated[str, form(EVERY, "auto", "1 epoch", "200 steps")] = "auto"
+    """When `last` is written: `1 epoch` (or 1), `200 steps`, or `auto`: as often as costs a few per cent of the training time."""
 
-    monitor: str | None = Field(default=None, pattern=r"^val\.[a-z0-9_]+$")
+    keep: int = Field(default=2, ge=1, le=100)
+    """How many of these are kept: `last`, then `last-1` before it, …; a damaged newest one falls back to the one before."""
+
+    monitor: str | None = form(r"^val\.[a-z0-9_]+$", "val.loss", "val.accuracy", default=None)
     """The figure that picks `best`; by default `val.loss`, or the last epoch when there is no validation part."""
-
-    @model_validator(mode="after")
-    def _positive(self) -> CheckpointSpec:
-        if isinstance(self.every, int) and self.every < 1:
-            raise fault(f"every: {self.every} is not at least 1", "write `every: 1`", at=("every",), given=self.every)
-        return self
 
 
 class Experiment(Spec):
     """One experiment: the data, the network, and how it is trained."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,63}$")
+    name: str = form(
+        r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,63}$", "iris", "trial-2", fix="write letters, digits, _, - and dots: it names a folder"
+    )
     """The run's name, and its folder under `runs/`; by default the name of the config file."""
 
     seed: int = Field(default=0, ge=0, lt=2**63)
     """One number: the split, the weights, the order of rows and dropout each get their own stream from it."""
 
-    dataset: DatasetPart
+    dataset: DatasetPart = Field(examples=["iris"])
     """Where the rows come from (nnrun list datasets)."""
 
     split: Split = Field(default_factory=lambda: Split.model_validate({}), validate_default=True)
@@ -111,7 +133,7 @@ class Experiment(Spec):
     layers: list[WidthOrLayer] = []
     """Widths ([16, 8]: each a linear layer with the activation, then an output layer sized from the data), or a list of layers."""
 
-    activation: LayerPart = Field(default="relu", validate_default=True)
+    activation: ActivationPart = Field(default="relu", validate_default=True)
     """The activation between the widths of `layers`; explicit layers name their own."""
 
     loss: LossPart | None = None
@@ -147,7 +169,7 @@ class Experiment(Spec):
     accumulate_batches: int = Field(default=1, ge=1)
     """Batches whose gradients make one step."""
 
-    device: str = Field(default="auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
+    device: str = form(r"^(auto|cpu|mps|cuda(:[0-9]{1,3})?)$", "auto", "cpu", "cuda", "cuda:1", "mps", default="auto")
     """auto (CUDA, else MPS, else the CPU), cpu, cuda, cuda:1, mps."""
 
     threads: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
@@ -156,7 +178,7 @@ class Experiment(Spec):
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     """The type of the products in a step (autocast); weights stay float32."""
 
-    metrics: list[str] | None = None
+    metrics: list[MetricName] | None = None
     """scikit-learn's names (nnrun list metrics); by default accuracy for classes, rmse and r2 for numbers."""
 
     evaluate: list[Literal["val", "test"]] = ["val"]
@@ -166,24 +188,39 @@ class Experiment(Spec):
     """When to stop before the last epoch."""
 
     checkpoint: CheckpointSpec = CheckpointSpec()
-    """When the state of training is written."""
+    """When the state of training is written, and what picks the best epoch."""
 
-    @model_validator(mode="after")
-    def _agree(self) -> Experiment:
-        for number, name in enumerate(self.metrics or []):
-            if name not in METRICS:
-                what, fix = no_such_name("metric", name, METRICS, see=f"nnrun list metrics shows all {len(METRICS)}")
-                raise fault(what, fix, at=("metrics", number), given=name)
-        if len({isinstance(layer, int) for layer in self.layers}) > 1:
-            at = next(i for i, layer in enumerate(self.layers) if isinstance(layer, int) != isinstance(self.layers[0], int))
+    @classmethod
+    def keys(cls) -> list[str]:
+        """Return the keys that a config file may write: the fields, and `extends`, which is gone when the file has been read."""
+        return [*super().keys(), "extends"]
+
+    @rule("layers")
+    def _widths_or_layers(self) -> Iterator[ValidationError]:
+        mixed = (number for number, layer in enumerate(self.layers) if isinstance(layer, int) != isinstance(self.layers[0], int))
+        for number in mixed:
             fix = "write either widths, [16, 8], or every layer by its name, [{linear: 16}, relu, {linear: auto}]"
-            raise fault("layers mixes widths with named layers", fix, at=("layers", at), given=self.layers[at])
-        if not LAYERS[self.activation.entry.name].traits.get("activation"):
-            raise fault(f"{self.activation.entry.name!r} is not an activation", "nnrun list layers shows them", at=("activation",))
+            yield fault("layers mixes widths with named layers", fix, at=("layers", number), given=self.layers[number])
+            return
+
+    @rule("early_stopping", "split")
+    def _something_to_watch(self) -> Iterator[ValidationError]:
         if self.early_stopping and self.early_stopping.monitor.startswith("val.") and self.split.val in (0, 0.0, []):
             fix = "give split a val share, or watch train.loss"
-            raise fault("early_stopping watches the validation part, and split.val is 0", fix, at=("early_stopping",))
-        return self
+            yield fault("early_stopping watches the validation part, and split.val is 0", fix, at=("early_stopping",))
+
+
+def registry_at(at: Location) -> Registry | None:
+    """Return whose parts stand at a path of the config, such as ("optimizer",) or ("layers", 2)."""
+    field = Experiment.model_fields.get(str(at[0])) if at else None
+    if field is None or len(at) != (2 if get_origin(field.annotation) is list else 1):
+        return None
+    return next((mark.registry for mark in [*field.metadata, *_marks(field.annotation)] if isinstance(mark, Of)), None)
+
+
+def _marks(annotation: Any) -> list[Any]:
+    """Return what is annotated anywhere inside a type."""
+    return [mark for inner in get_args(annotation) for mark in (*getattr(inner, "__metadata__", ()), *_marks(inner))]
 
 
 def plain(value: Any) -> Any:

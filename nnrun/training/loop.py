@@ -30,6 +30,7 @@ class Plan:
     Args:
         factor: epochs so far, as a real number counted from 0 → factor on `lr`.
         by_step: whether the factor changes within an epoch.
+        row_numbers: the numbers (N,) that the training rows have in the dataset, for the error about a batch.
     """
 
     seed: int
@@ -40,6 +41,7 @@ class Plan:
     lr: float
     factor: Callable[[float], float]
     by_step: bool = False
+    row_numbers: Tensor | None = None
     accumulate: int = 1
     clip_grad_norm: float | None = None
     precision: str = "float32"
@@ -68,6 +70,8 @@ class State:
 
     def __post_init__(self) -> None:
         self.parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        self.not_finite = torch.zeros((), device=self.loss_sum.device)
+        self.one = torch.ones((), device=self.loss_sum.device)
         self.searches = isinstance(self.optimizer, torch.optim.LBFGS)
 
 
@@ -102,10 +106,11 @@ def train(
         loss_fn: (output (B, K), target (B, …)) → mean loss, 0-d.
         x: prepared inputs (N, …), on the device.
         target: targets (N, …) as the loss wants them, on the device.
-        due: asked after each batch whether to yield before the next one.
+        due: asked after each step whether to yield before the next one.
 
     Raises:
-        DivergedError: the mean loss of an epoch is not a finite number.
+        DivergedError: a gradient is not finite (told before the step on the CPU, at the end of the epoch on other devices), or the mean
+            loss of an epoch is not.
     """
     uses = _uses(len(x), plan)
     shuffled = plan.shuffle and len(uses) > 1  # one batch of all rows has no order
@@ -126,20 +131,21 @@ def train(
                 loss = _search(state, loss_fn, x_batches[number], target_batches[number], context)
             else:
                 loss = _backward(state, loss_fn, x_batches[number], target_batches[number], use.share, context)
-                if use.ends_group:
-                    _update(state, plan)
+                if use.ends_group and not _update(state, plan, loss):
+                    raise _diverged(
+                        state, plan, f"the training loss ({loss.item():g}) or a gradient of it", lr, rows=_rows_of(plan, order, number)
+                    )
 
             # The sum stays on the device: reading it here would stall every step.
             state.loss_sum.add_(loss, alpha=use.rows)
             state.rows_seen += use.rows
             state.batch = number + 1
-            if due(state) and state.batch < len(uses):
+            if use.ends_group and state.batch < len(uses) and due(state):
                 yield Moment(state.epoch + 1, state.step, False, lr)
 
         train_loss = state.loss_sum.item() / state.rows_seen  # the one wait for the device in an epoch
-        if not math.isfinite(train_loss):
-            what = f"the training loss became {train_loss} in epoch {state.epoch + 1} (step {state.step}, lr {lr:g})"
-            raise DivergedError(what, fix="lower lr, scale the inputs (`preprocess: [standardize]`), or set clip_grad_norm")
+        if not math.isfinite(train_loss) or state.not_finite.item():
+            raise _diverged(state, plan, "the training loss or a gradient of it", lr)
         state.epoch, state.batch, state.rows_seen = state.epoch + 1, 0, 0
         state.loss_sum.zero_()
         yield Moment(state.epoch, state.step, True, lr, train_loss)
@@ -156,7 +162,10 @@ class _Use:
 
 def _uses(rows: int, plan: Plan) -> list[_Use]:
     """Return the use of each batch of an epoch; the batches of one group make one update, in which each row weighs the same."""
-    sizes = [min(plan.batch_size, rows - number * plan.batch_size) for number in range(batches_per_epoch(rows, plan))]
+    sizes = [
+        min(plan.batch_size, rows - number * plan.batch_size)
+        for number in range(batches_per_epoch(rows, plan.batch_size, drop_last=plan.drop_last))
+    ]
     groups = [sizes[first : first + plan.accumulate] for first in range(0, len(sizes), plan.accumulate)]
     return [_Use(size, size / sum(group), number == len(group) - 1) for group in groups for number, size in enumerate(group)]
 
@@ -172,8 +181,16 @@ def _backward(
     return loss.detach()
 
 
-def _update(state: State, plan: Plan) -> None:
-    """Take one step of the optimiser with the gradients that have been added up."""
+def _update(state: State, plan: Plan, loss: Tensor) -> bool:
+    """Take one step of the optimiser with the gradients that have been added up; return False, before it, when something is not finite.
+
+    On a device that would have to be waited for, the step is taken, and `state.not_finite` remembers.
+    """
+    if not state.scaler:  # a scaler looks for itself, and skips such a step
+        numbers = [loss, *(parameter.grad for parameter in state.parameters if parameter.grad is not None)]
+        torch._amp_foreach_non_finite_check_and_unscale_(numbers, state.not_finite, state.one)
+        if state.not_finite.device.type == "cpu" and state.not_finite.item():
+            return False
     if plan.clip_grad_norm:
         if state.scaler:
             state.scaler.unscale_(state.optimizer)
@@ -186,6 +203,21 @@ def _update(state: State, plan: Plan) -> None:
     for parameter in state.parameters:  # what zero_grad does, without its bookkeeping for profilers
         parameter.grad = None
     state.step += 1
+    return True
+
+
+def _rows_of(plan: Plan, order: Tensor | None, number: int) -> str:
+    """Return the dataset's numbers of a batch's rows, the first eight, for an error."""
+    if plan.row_numbers is None:
+        return ""
+    rows = (plan.row_numbers if order is None else plan.row_numbers[order.cpu()])[number * plan.batch_size : (number + 1) * plan.batch_size]
+    return f", in the batch of rows {', '.join(map(str, rows[:8].tolist()))}{', …' if len(rows) > 8 else ''}"
+
+
+def _diverged(state: State, plan: Plan, what: str, lr: float, *, rows: str = "") -> DivergedError:
+    place = f"epoch {state.epoch + 1} of {plan.epochs}, after step {state.step}, at lr {lr:g}{rows}"
+    fix = "lower lr, scale the inputs (`preprocess: [standardize]`), or set clip_grad_norm; the last checkpoint is untouched"
+    return DivergedError(f"{what} is not finite in {place}", fix=fix)
 
 
 def _search(state: State, loss_fn: nn.Module, x_B: Tensor, target_B: Tensor, context: contextlib.AbstractContextManager[None]) -> Tensor:
@@ -200,9 +232,9 @@ def _search(state: State, loss_fn: nn.Module, x_B: Tensor, target_B: Tensor, con
     return loss
 
 
-def batches_per_epoch(rows: int, plan: Plan) -> int:
+def batches_per_epoch(rows: int, batch_size: int, *, drop_last: bool) -> int:
     """Return how many batches an epoch has; `drop_last` leaves a short last one out."""
-    return rows // plan.batch_size if plan.drop_last else -(-rows // plan.batch_size)
+    return rows // batch_size if drop_last else -(-rows // batch_size)
 
 
 def set_lr(state: State, plan: Plan, epoch: float) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 from nnrun.data.dataset import Rows, Task
 from nnrun.model.build import build_model
+from nnrun.model.incoming import MAX_PARAMETERS
 from nnrun.spec.experiment import Experiment
 from nnrun.training.evaluate import figures, outputs
 from nnrun.training.head import Head, default_loss, head_for
@@ -34,13 +36,27 @@ class Network:
         return figures(self.outputs(part.x), self.loss_fn, self.head, part.y, self.metrics)
 
 
+def load_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Give a model stored weights: just those that it has, each of its own type and shape.
+
+    Raises:
+        ValueError: they are not; torch alone would convert a type in silence.
+    """
+    for name, own in model.state_dict().items():
+        if name in weights and weights[name].dtype != own.dtype:
+            raise ValueError(f"{name} is {weights[name].dtype} in the checkpoint, and {own.dtype} in the network")
+    model.load_state_dict(dict(weights))
+
+
 def resolve(spec: Experiment, task: Task) -> Experiment:
     """Return the spec with the defaults filled in that depend on what is predicted."""
     metrics = spec.metrics if spec.metrics is not None else default_metrics(task)
     return spec.model_copy(update={"loss": spec.loss or default_loss(task), "metrics": metrics})
 
 
-def build_network(spec: Experiment, task: Task, shape: tuple[int, ...], device: torch.device) -> Network:
+def build_network(
+    spec: Experiment, task: Task, shape: tuple[int, ...], device: torch.device, *, max_parameters: int = MAX_PARAMETERS
+) -> Network:
     """Return the untrained network of a resolved spec, its weights drawn from the seed.
 
     Raises:
@@ -52,5 +68,5 @@ def build_network(spec: Experiment, task: Task, shape: tuple[int, ...], device: 
     head = head_for(spec.loss, task)
     kind, count = ("class", len(task.classes)) if task.classes else ("target", len(task.targets))
     wanted = f"{count} {kind if count == 1 else kind + ('es' if kind == 'class' else 's')}"
-    model = build_model(spec, shape, head.outputs, wanted).to(device)
+    model = build_model(spec, shape, head.outputs, wanted, max_parameters=max_parameters).to(device)
     return Network(model, spec.loss.build().to(device), head, spec.metrics, spec.precision)

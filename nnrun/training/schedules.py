@@ -65,7 +65,7 @@ def exponential(epochs: float, /, *, gamma: Positive) -> Factor:
     return lambda epoch: gamma ** _whole(epoch)
 
 
-@SCHEDULES.register("cosine", every="epoch")
+@SCHEDULES.register("cosine", every="epoch", spans_run=True)
 def cosine(epochs: float, /, *, floor: Share = 0.0) -> Factor:
     """Half a cosine from 1 down to `floor`: floor + (1 - floor)·(1 + cos(π·epoch / epochs)) / 2 (Loshchilov and Hutter, 2017).
 
@@ -75,7 +75,7 @@ def cosine(epochs: float, /, *, floor: Share = 0.0) -> Factor:
     return lambda epoch: _between(1.0, floor, _whole(epoch) / epochs)
 
 
-@SCHEDULES.register("one_cycle", every="step")
+@SCHEDULES.register("one_cycle", every="step", spans_run=True)
 def one_cycle(
     epochs: float,
     /,

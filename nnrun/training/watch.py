@@ -25,10 +25,10 @@ class Watch:
     waited: int = 0
 
     def improved(self, value: float, epoch: int) -> bool:
-        """Return whether the value is the best so far, and remember it; nan never is, once there was a number."""
+        """Return whether the value is the best so far, and remember it; one that is not finite never is."""
         metric = self.monitor.partition(".")[2]
         sign = 1 if metric in METRICS and METRICS[metric].traits["better"] == "higher" else -1
-        better = self.epoch == 0 or (math.isnan(self.value) and not math.isnan(value)) or sign * (value - self.value) > self.min_delta
+        better = math.isfinite(value) and (self.epoch == 0 or sign * (value - self.value) > self.min_delta)
         if better:
             self.value, self.epoch, self.waited = value, epoch, 0
         else:

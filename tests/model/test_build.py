@@ -203,11 +203,10 @@ def test_fault_names_its_layer(spec_of: Any, layers: list[Any], shape: tuple[int
     assert [(fault.what, fault.fix, fault.at) for fault in caught.value.faults] == [(what, fix, at)]
 
 
-def test_parameters_are_counted_over_the_whole_list(spec_of: Any, monkeypatch: pytest.MonkeyPatch):
+def test_parameters_are_counted_over_the_whole_list(spec_of: Any):
     """What is inside a residual counts for the layers after it."""
-    monkeypatch.setattr("nnrun.model.flow.MAX_PARAMETERS", 50)
     with pytest.raises(SpecError) as caught:
-        build_model(spec_of({"residual": [{"linear": 4}, {"linear": 4}]}, {"linear": "auto"}), (4,), 3, "3 classes")
+        build_model(spec_of({"residual": [{"linear": 4}, {"linear": 4}]}, {"linear": "auto"}), (4,), 3, "3 classes", max_parameters=50)
     assert caught.value.faults[0].what == "layer 1 (linear): 15 parameters, and 40 before it, are more than 50"
 
 

@@ -9,7 +9,8 @@ import pytest
 import nnrun.builtin  # noqa: F401
 from nnrun.errors import SpecError
 from nnrun.spec.experiment import Experiment, plain
-from nnrun.spec.reader import check, dump_spec, read_spec
+from nnrun.spec.reader import check, read_spec
+from nnrun.spec.writer import dump_spec
 
 
 def read(tmp_path: Path, text: str | bytes, *overrides: str) -> Experiment:
@@ -127,7 +128,7 @@ def test_a_missing_file_names_its_neighbours(tmp_path: Path):
         ("seed: 1.5", "it.yaml:2:7: seed: 1.5 is not a whole number"),
         ("epochs: '10'", "it.yaml:2:9: epochs: '10' is not a whole number"),
         ("epochs: true", "it.yaml:2:9: epochs: true is not a whole number"),
-        ("lr: .nan", "it.yaml:2:5: lr: nan is not "),
+        ("lr: .nan", "it.yaml:2:5: lr: .nan is not "),
         ("device: gpu", "it.yaml:2:9: device: 'gpu' is not "),
         ("name: ../up", "it.yaml:2:7: name: '../up' is not "),
         ("activation: flatten", "it.yaml:2:13: 'flatten' is not an activation"),

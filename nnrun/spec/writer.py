@@ -1,0 +1,37 @@
+"""A checked Experiment → YAML with every default written out, which the reader turns back into an equal one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import yaml
+
+from nnrun import __version__
+from nnrun.spec.experiment import Experiment, plain
+from nnrun.spec.source import is_plain_text
+
+
+def dump_spec(spec: Experiment) -> str:
+    """Return the experiment as YAML with every default written out; `read_spec` gives an equal one back."""
+    written = yaml.dump(plain(spec), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
+    return f"# nnrun {__version__}\n{written}"
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes text that this reader would take for a number or a word in quotes, and short lists on one line."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def _text_node(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=None if is_plain_text(text) else "'")
+
+
+def _list_node(dumper: yaml.SafeDumper, items: list[Any]) -> yaml.SequenceNode:
+    flat = all(not isinstance(item, list | dict) for item in items)
+    return dumper.represent_sequence("tag:yaml.org,2002:seq", items, flow_style=flat)
+
+
+_Dumper.add_representer(str, _text_node)
+_Dumper.add_representer(list, _list_node)

@@ -1,0 +1,81 @@
+"""Spec and data → the plan of the loop and its first state."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nnrun.errors import SpecError
+from nnrun.spec.base import Location
+from nnrun.spec.experiment import Experiment
+from nnrun.training.loop import Plan, State, batches_per_epoch, stream_seed
+from nnrun.training.schedules import Plateau, warmed_up
+
+
+def make_plan(spec: Experiment, row_numbers: Tensor, model: nn.Module) -> tuple[Plan, Plateau | None]:
+    """Return the plan of a resolved spec for the training rows with these numbers in the dataset, and a schedule that follows a figure.
+
+    Raises:
+        SpecError: the batches leave nothing to train on, or leave one row to a layer that needs two.
+    """
+    rows = len(row_numbers)
+    size = rows if spec.batch_size == "all" else spec.batch_size
+    steps = batches_per_epoch(rows, size, drop_last=spec.drop_last)
+    if steps == 0:
+        what = f"batch_size {spec.batch_size} with drop_last leaves no batch: the training part has {rows} rows"
+        raise SpecError(what, fix=f"write `batch_size: {rows}` or less, or `drop_last: false`", at=("batch_size",))
+    if rows % size == 1 % size and not spec.drop_last and any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules()):
+        what = f"the last batch of {rows} training rows in batches of {size} has one row, and batch_norm needs two"
+        raise SpecError(what, fix="write `drop_last: true`, or another batch_size", at=("batch_size",))
+    schedule: Any = spec.schedule.build(max(spec.epochs - spec.warmup_epochs, 1.0))
+    plateau = schedule if isinstance(schedule, Plateau) else None
+    factor = (lambda epoch: schedule.factor) if plateau else schedule
+    plan = Plan(
+        seed=spec.seed,
+        epochs=spec.epochs,
+        batch_size=size,
+        shuffle=spec.shuffle,
+        drop_last=spec.drop_last,
+        lr=spec.lr,
+        factor=warmed_up(factor, spec.warmup_epochs, steps),
+        by_step=spec.schedule.entry.traits.get("every") == "step" or spec.warmup_epochs > 0,
+        row_numbers=row_numbers,
+        accumulate=spec.accumulate_batches,
+        clip_grad_norm=spec.clip_grad_norm,
+        precision=spec.precision,
+    )
+    return plan, plateau
+
+
+def first_state(spec: Experiment, model: nn.Module, device: torch.device) -> State:
+    """Return the state before the first step; the stream of dropout begins here."""
+    optimizer = spec.optimizer.build(list(model.parameters()), spec.lr)
+    exact = torch.float32 if device.type == "mps" else torch.float64
+    scaler = torch.amp.GradScaler("cuda") if spec.precision == "float16" and device.type == "cuda" else None
+    torch.manual_seed(stream_seed(spec.seed, "dropout"))
+    return State(model, optimizer, torch.zeros((), device=device, dtype=exact), scaler)
+
+
+def check_monitors(spec: Experiment, rows: Mapping[str, int], plateau: Plateau | None) -> None:
+    """Refuse to watch a figure that is not measured every epoch.
+
+    Args:
+        rows: part → number of rows.
+
+    Raises:
+        SpecError: placed at the key that names the figure.
+    """
+    measured = ["train.loss"]
+    if "val" in spec.evaluate and rows["val"]:
+        measured += [f"val.{name}" for name in ("loss", *(spec.metrics or ()))]
+    watched: list[tuple[str | None, Location]] = [
+        (spec.checkpoint.monitor, ("checkpoint", "monitor")),
+        (spec.early_stopping.monitor if spec.early_stopping else None, ("early_stopping",)),
+        (plateau.monitor if plateau else None, ("schedule",)),
+    ]
+    for monitor, at in watched:
+        if monitor is not None and monitor not in measured:
+            raise SpecError(f"{monitor!r} is not measured in this run", fix=f"measured are {', '.join(measured)}", at=at)
