@@ -147,6 +147,8 @@ def predict(
     with user_errors():
         if out is not None and out.suffix not in (".csv", ".json", ".parquet"):
             raise InputError(f"--out {out}: the ending {out.suffix!r} is not known", fix="end it in .csv, .json or .parquet")
+        if out is not None and any(Path(name).exists() and out.exists() and out.samefile(name) for name in inputs):
+            raise InputError(f"--out {out} is the input itself", fix="give another file; the input is never overwritten")
         from nnrun.trained import load
 
         net = load(checkpoint, device=device or "auto")

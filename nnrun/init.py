@@ -30,6 +30,8 @@ from nnrun.spec.experiment import Split
 FEWEST_ROWS = 10
 EMPTY = {"", "na", "n/a", "nan", "null", "none", "?", "-"}  # what people write for a missing cell
 OTHER_FILES = {".parquet", ".npz", ".npy", ".json", ".jsonl", ".ndjson", ".xlsx", ".xls", ".feather", ".zip", ".gz"}
+LARGEST = 1e7  # of a target that this learning rate still reaches
+MOST_LR = 0.1
 SCHEMA = "nnrun.schema.json"  # as the README has `nnrun schema` write it
 LIKELY = re.compile(r"target|label|class|species|outcome|result|type|kind|price|y", re.IGNORECASE)
 TO_CODE = "to use it, code it as numbers, such as one column of 0 and 1 for each value"
@@ -125,6 +127,7 @@ def _for_table(path: Path, target: str | None, written: str, config: Path) -> Fi
     plan = _plan(str(path), task, y)
     size = next(size for size in SIZES if len(plan.parts["train"]) <= size.most)
     lr, schedule = _rate(task, y[plan.parts["train"]], size, len(plan.parts["train"]))
+    widths = size.widths * 2 if lr == MOST_LR and len(size.widths) == 1 else size.widths  # a product of three matrices grows faster
     head = [
         f"{_plain(path.name)} → {_plain(target)}: " + _task_told(task),
         f"  nnrun train {_plain(str(config), 200)}",
@@ -144,11 +147,13 @@ def _for_table(path: Path, target: str | None, written: str, config: Path) -> Fi
         *(["    ignore:", *ignored] if ignored else []),
         *plan.lines,
         "preprocess: [standardize]  # each column to mean 0 and deviation 1, learned from the training rows alone",
-        f"layers: {size.widths}  # widths; the output layer is added, {_count(len(task.classes) or 1, 'output')}",
+        f"layers: {widths}  # widths; the output layer is added, {_count(len(task.classes) or 1, 'output')}",
         "activation: relu",
         *_training(task, y, size, lr, schedule),
     ]
     notes = [f"column {column!r} is not used: {reason}" for column, reason in unused.items()]
+    if not task.classes and float(y.abs().max()) > LARGEST:
+        notes.append(f"targets up to {float(y.abs().max()):.3g} are not scaled, and training may diverge: divide the column first")
     return FirstConfig(_text(config, head, lines), notes)
 
 
@@ -254,7 +259,7 @@ def _rate(task: Task, y: Tensor, size: Size, rows: int) -> tuple[float, str]:
     steps = size.epochs * math.ceil(rows / size.batch_size) / 4
     reach = math.sqrt(max(1.0, float(y.double().square().mean().sqrt())) / size.widths[-1])
     needed = float(f"{2 * reach / steps:.1g}")
-    return min(0.1, max(size.lr, needed)), "plateau"
+    return min(MOST_LR, max(size.lr, needed)), "plateau"
 
 
 def _training(task: Task, y: Tensor, size: Size, lr: float, schedule: str) -> list[str]:

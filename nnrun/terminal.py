@@ -27,6 +27,7 @@ def user_errors() -> Iterator[None]:
     """Turn what a user can cause into its message on stderr and its exit code; anything else is our bug and keeps its traceback."""
     try:
         yield
+        sys.stdout.flush()
     except NnrunError as error:
         say(str(error))
         raise typer.Exit(error.exit_code) from None
@@ -42,12 +43,17 @@ def user_errors() -> Iterator[None]:
         )
         say(str(fault))
         raise typer.Exit(fault.exit_code) from None
-    except KeyboardInterrupt:
-        say("interrupted")
-        raise typer.Exit(130) from None
     except BrokenPipeError:  # the reader of our output has gone: `nnrun predict … | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(141) from None
+    except OSError as error:
+        fault = EnvironmentFault(f"the system refused: {error.strerror or error}", fix="check the disk, and where the output goes")
+        say(str(fault))
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what could not be written is not tried again at exit
+        raise typer.Exit(fault.exit_code) from None
+    except KeyboardInterrupt:
+        say("interrupted")
+        raise typer.Exit(130) from None
 
 
 def _out_of_memory(error: RuntimeError) -> bool:

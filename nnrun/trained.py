@@ -54,10 +54,16 @@ class Predictions:
             table["prediction"] = list(self.values)
         else:
             names = ["prediction"] if len(self.task.targets) == 1 else list(self.task.targets)
-            table |= {name: [row[number] for row in self.values] for number, name in enumerate(names)}
+            for number, name in enumerate(names):
+                table[_free(name, table)] = [row[number] for row in self.values]
         for number, name in enumerate(self.task.classes if self.probabilities is not None else ()):
-            table[f"p_{name}" if name in table else name] = [row[number] for row in self.probabilities or ()]
+            table[_free(name, table)] = [row[number] for row in self.probabilities or ()]
         return table
+
+
+def _free(name: str, table: dict[str, list[Any]]) -> str:
+    """Return a column name that is not taken yet: a class may be called `row`."""
+    return _free(f"p_{name}", table) if name in table else name
 
 
 @dataclass(frozen=True)

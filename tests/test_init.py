@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 from typer.testing import Result
 
+import nnrun.builtin  # noqa: F401
 from nnrun.spec.reader import read_spec
 from tests.conftest import Program
 
@@ -52,7 +53,7 @@ def table(file: Path, name: str, target: str = "target") -> None:
 
 def to_beat(config: Path) -> tuple[str, float]:
     """Return the figure and the number in the comment."""
-    found = re.search(r"^# To beat: test (\w+) ([0-9.]+),", config.read_text(), re.MULTILINE)
+    found = re.search(r"^# To beat: test (\w+) ([0-9.e+]+),", config.read_text(), re.MULTILINE)
     assert found
     return found[1], float(found[2])
 
@@ -257,6 +258,26 @@ def test_what_cannot_be_used_is_told(call: Call, tmp_path: Path, arguments: list
     done = call("init", *arguments)
     assert (done.exit_code, done.stdout, done.stderr) == (2, "", sentence)
     assert not list(tmp_path.glob("*.yaml"))
+
+
+@pytest.mark.parametrize("large", [1e5, 1e6])
+def test_large_targets_are_reached(call: Call, tmp_path: Path, large: float):
+    """Targets are not scaled, so the learning rate is chosen by their size."""
+    lines = numbers(300, target=lambda row: 0).splitlines()
+    cells = [[float(cell) for cell in line.split(",")[:2]] for line in lines[1:]]
+    (tmp_path / "it.csv").write_text("\n".join(["a,b,y", *(f"{a},{b},{large * (3 + a - b):.1f}" for a, b in cells)]) + "\n")
+    done = call("init", "it.csv", "--target", "y")
+    assert (done.exit_code, done.stderr) == (0, "")
+    figure, baseline = to_beat(tmp_path / "it.yaml")
+    assert trained(call, tmp_path / "it.yaml")[figure] < baseline / 2
+
+
+def test_a_target_that_cannot_be_reached_is_told(call: Call, tmp_path: Path):
+    """Rather than a run that diverges without a reason."""
+    (tmp_path / "it.csv").write_text(numbers(40, target=lambda row: f"{row}.5e20"))
+    done = call("init", "it.csv", "--target", "y")
+    sentence = "note: targets up to 3.95e+21 are not scaled, and training may diverge: divide the column first\n"
+    assert (done.exit_code, done.stderr) == (0, sentence)
 
 
 def test_few_test_rows_are_told(call: Call, tmp_path: Path):

@@ -47,6 +47,7 @@ def test_one_part_in_full(call: Call):
     done = call("list", "layers", "conv2d")
     assert done.exit_code == 0, done.stderr
     assert done.stdout.startswith(CONV2D)
+    assert "  bias: true or false; by default true\n" in done.stdout
     assert done.stdout.endswith(CONV2D_EXAMPLES)
 
 

@@ -38,6 +38,8 @@ def test_every_command_works(tmp_path: Path):
             check=False,
         )
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+        if "--checkpoint my-flats --split test" in command:
+            assert "rmse\t" in done.stdout, "prices are numbers, and must not be taken for classes"
         if command.startswith("make train"):
             assert done.stdout.splitlines()[0] == "runs/iris"
             assert "accuracy\t0.98" in done.stdout
@@ -58,6 +60,7 @@ def test_the_error_it_shows_is_the_error_one_gets(nnrun: Program, tmp_path: Path
 
 def test_the_config_it_shows_is_a_config(nnrun: Program, tmp_path: Path):
     """Every key of the schema is in it, and it trains."""
+    from nnrun import builtin  # noqa: F401
     from nnrun.spec.experiment import Experiment
     from nnrun.spec.reader import read_spec
 

@@ -181,3 +181,39 @@ def test_a_config_fault_is_told_without_torch(nnrun: Program, tmp_path: Path):
     assert done.returncode == 2
     assert done.stderr.count("error: ") == 5, done.stderr
     assert not [line for line in done.stderr.splitlines() if line.endswith((" torch", " sklearn", " numpy", " polars"))]
+
+
+def test_the_input_is_never_overwritten(flowers: Path, call: Call, tmp_path: Path):
+    """Not by another spelling of its path either."""
+    done = call("predict", "--checkpoint", flowers, "flowers.csv", "--out", "run/../flowers.csv")
+    assert (done.exit_code, done.stderr) == (
+        2,
+        "error: --out run/../flowers.csv is the input itself\nfix: give another file; the input is never overwritten\n",
+    )
+    assert (tmp_path / "flowers.csv").read_text() == FLOWERS
+
+
+def test_a_class_may_have_the_name_of_a_column(call: Call, tmp_path: Path):
+    """No column is lost."""
+    names = ("row", "prediction", "p_row")
+    (tmp_path / "it.csv").write_text("a,kind\n" + "".join(f"{row},{names[row % 3]}\n" for row in range(30)))
+    (tmp_path / "it.yaml").write_text("dataset: {csv: it.csv, target: kind}\nepochs: 1\n")
+    assert call("train", "it.yaml", "--out", "run", "-q").exit_code == 0
+    header = call("predict", "--checkpoint", "run", "it.csv", "--proba").stdout.splitlines()[0].split(",")
+    assert len(header) == len(set(header)) == 5
+
+
+def test_a_full_disk_behind_stdout_is_an_environment_fault(flowers: Path, nnrun: Program):
+    """Exit 4 and a sentence, no traceback."""
+    import subprocess
+    import sys
+
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "nnrun", "eval", "--checkpoint", str(flowers)],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert (done.returncode, done.stderr.splitlines()[0]) == (4, "error: the system refused: No space left on device")

@@ -122,7 +122,7 @@ def csv(
     Args:
         path: the file, in UTF-8.
         target: the column to predict, or a list of columns of numbers.
-        task: classes or numbers; auto takes text, and at most 50 different whole numbers, for classes.
+        task: classes or numbers; auto takes text, and few different whole numbers (at most 50, three rows each), for classes.
         separator: what stands between two cells.
         ignore: columns that are not used, and may hold anything; predict and eval do not need them.
     """
@@ -160,7 +160,7 @@ def npz(*, path: DataPath, x: str = "x", y: str = "y", task: Literal["auto", "cl
         path: the file.
         x: the array of inputs (N, ...); bytes stay bytes, other numbers become float32.
         y: the array of targets (N,) or (N, T).
-        task: classes or numbers; auto takes text, and at most 50 different whole numbers, for classes.
+        task: classes or numbers; auto takes text, and few different whole numbers (at most 50, three rows each), for classes.
     """
     import numpy as np
 

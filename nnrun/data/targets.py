@@ -1,6 +1,7 @@
 """What a dataset's targets mean: classes or numbers, and how they are coded.
 
-Text, booleans and whole numbers with at most 50 different values are classes, anything else numbers; `task` of a dataset says otherwise.
+Text, booleans, and whole numbers of at most 50 different values with three rows each on average are classes, the rest are numbers; `task`
+of a dataset says otherwise.
 Class names are sorted: text by its characters, numbers by size. A class number is the place of its name.
 """
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     Values = npt.NDArray[Any]
 
+FEWEST_OF_A_CLASS = 3  # rows, on average, when whole numbers are to be classes
 MOST_CLASSES = 50  # with more different values, someone has to say that they are classes
 AT = ("dataset", "target")
 
@@ -97,7 +99,8 @@ def _look_like_classes(name: str, values: Values, at: tuple[str, ...]) -> bool:
     if text and different > MOST_CLASSES:
         what = f"target {name!r} is text with {different} different values"
         raise DataError(what, fix="write `task: classes` if each of them is a class", at=at)
-    return text or (different <= MOST_CLASSES and bool(np.all(values == np.floor(values))))
+    seldom = different > 2 and different * FEWEST_OF_A_CLASS > len(values)  # twelve flats with twelve prices are not twelve classes
+    return text or (different <= MOST_CLASSES and not seldom and bool(np.all(values == np.floor(values))))
 
 
 def _class_name(value: Any) -> str:

@@ -53,7 +53,7 @@ def unequal(result: dict[str, Any]) -> list[Any]:
 
 
 EXPERIMENTS = {
-    "iris-steps": (IRIS, "7 steps", 100),
+    "iris-steps": (IRIS, "9 steps", 100),
     "cancer-epochs": (CANCER, "1 epoch", 102),
     "cancer-steps": (CANCER, "5 steps", 102),
     "tanh-epochs": (TANH, "4 epochs", 60),
@@ -61,7 +61,7 @@ EXPERIMENTS = {
 }
 """Config, `checkpoint.every`, and the steps of the whole run."""
 
-FEW = pytest.param(11, id="few")
+FEW = pytest.param(29, id="few")
 ALL = pytest.param(1, id="all", marks=pytest.mark.soak)
 
 
@@ -80,7 +80,7 @@ def test_killed_in_lenet(tmp_path: Path):
     """Convolutions, ten batches an epoch, a checkpoint every third step."""
     if find(FASHION_MNIST) is None:
         pytest.skip("FashionMNIST's files cannot be had on this machine (Debian's package dataset-fashion-mnist)")
-    blows = [{"kind": "step", "at": [at]} for at in (1, 5, 10, 11, 17, 24, 29, 30)]
+    blows = [{"kind": "step", "at": [at]} for at in (1, 10, 17, 30)]
     assert unequal(harness(tmp_path, f"{LENET}checkpoint: {{every: 3 steps}}\n", blows)) == []
 
 
@@ -88,12 +88,12 @@ def test_killed_while_scoring_at_records_and_twice(tmp_path: Path):
     """During an evaluation, as a record comes out, twice in one epoch, and three times in a run."""
     blows: list[dict[str, Any]] = [{"kind": "score", "at": [at]} for at in (1, 2, 3, 4)]
     blows += [{"kind": "epoch", "at": [at]} for at in (1, 2, 3)]
-    blows += [{"kind": "step", "at": at} for at in ([3, 4], [10, 1], [36, 5, 20], [33, 2, 2, 2])]
+    blows += [{"kind": "step", "at": at} for at in ([3, 4], [36, 5, 20])]
     result = harness(tmp_path, f"{CANCER}checkpoint: {{every: 2 steps}}\n", blows)
     assert unequal(result) == []
 
 
-@pytest.mark.parametrize("stride", [pytest.param(2, id="few"), ALL])
+@pytest.mark.parametrize("stride", [pytest.param(3, id="few"), ALL])
 def test_killed_before_every_file_call(stride: int, tmp_path: Path):
     """Nothing is torn, and no epoch that was told is lost, wherever a save is cut off."""
     blows = [{"kind": "file", "at": [at]} for at in range(1, 75, stride)]
@@ -103,7 +103,7 @@ def test_killed_before_every_file_call(stride: int, tmp_path: Path):
     assert sum(one["codes"][0] == -9 for one in result["found"]) * stride > 60, "the blows no longer reach to the end of the run"
 
 
-@pytest.mark.parametrize("stride", [pytest.param(9, id="few"), ALL])
+@pytest.mark.parametrize("stride", [pytest.param(17, id="few"), ALL])
 @pytest.mark.parametrize("number", ["ENOSPC", "EIO", "EROFS", "EACCES"])
 def test_the_system_refuses_any_file_call(number: str, stride: int, tmp_path: Path):
     """Exit 4, the checkpoint before it is whole, and the run goes on once the disk does."""
@@ -123,7 +123,7 @@ def at_random(kind: str, count: int, seconds: float, **extra: Any) -> list[dict[
 
 def test_killed_at_random_times(tmp_path: Path):
     """Whatever it was doing."""
-    result = harness(tmp_path, f"{CANCER}checkpoint: {{every: 1 epoch}}\n", at_random("time", 15, 0.15))
+    result = harness(tmp_path, f"{CANCER}checkpoint: {{every: 1 epoch}}\n", at_random("time", 8, 0.15))
     assert unequal(result) == []
     assert max(one.get("lost_epochs", 0) for one in result["found"]) == 0
 
@@ -132,7 +132,7 @@ def test_killed_at_random_times(tmp_path: Path):
 def test_a_signal_saves_and_ends_with_its_code(name: str, code: int, tmp_path: Path):
     """At once before training begins, after the step it is in from then on; SIGUSR1 only saves."""
     config = CANCER.replace("epochs: 3", "epochs: 12")
-    result = harness(tmp_path, config, at_random("signal", 8, 0.4, extra=name))
+    result = harness(tmp_path, config, at_random("signal", 4, 0.4, extra=name))
     assert unequal(result) == []
     assert {one["codes"][0] for one in result["found"]} <= {0, code}
     assert max(max(one["seconds"]) for one in result["found"]) < 10
@@ -147,7 +147,7 @@ def test_the_harness_sees_a_resume_that_is_not_exact(mutate: str, tmp_path: Path
 
 def test_the_harness_sees_a_file_written_in_place(tmp_path: Path):
     """Negative control: without the commit protocol some blow tears a file."""
-    blows = [{"kind": "file", "at": [at]} for at in range(8, 30, 2)]
+    blows = [{"kind": "file", "at": [at]} for at in range(14, 30, 3)]
     result = harness(tmp_path, f"{SMALL}checkpoint: {{every: 1 epoch}}\n", blows, "in place")
     assert unequal(result) != []
 

@@ -57,8 +57,9 @@ def test_text_becomes_classes(file: Path) -> None:
         (["True", "False", "True"], ("False", "True")),
         (["1", "x", "1"], ("1", "x")),
         (["1.5", "2", "2"], ()),
-        ([str(number) for number in range(50)], tuple(str(number) for number in range(50))),
-        ([str(number) for number in range(51)], ()),
+        ([str(number) for number in range(50)] * 3, tuple(str(number) for number in range(50))),
+        ([str(number) for number in range(51)] * 3, ()),
+        ([str(number) for number in range(12)], ()),  # twelve prices of twelve flats
     ],
 )
 def test_what_is_a_class(file: Path, values: list[str], classes: tuple[str, ...]) -> None:
