@@ -113,7 +113,7 @@ def train(
             loss of an epoch is not.
     """
     uses = _uses(len(x), plan)
-    shuffled = plan.shuffle and len(uses) > 1  # one batch of all rows has no order
+    shuffled = plan.shuffle and plan.batch_size < len(x)  # one batch of all rows has no order
     context = autocast(x.device, plan.precision)
     state.model.train()
     while state.epoch < plan.epochs:
