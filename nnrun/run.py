@@ -245,12 +245,10 @@ class Run:
         best = self.progress.best_weights
         if best:
             network.model.load_state_dict(best)
-        scores, notes = {}, []
-        for name, part in data.parts.items():
-            if len(part):
-                scores[name] = network.score(part)
-                notes = outcome_notes(network.head.predict(network.outputs(part.x)), part.y, data.task)
-        self.notes += notes
+        scored = {name: part for name, part in data.parts.items() if len(part)}
+        scores = {name: network.score(part) for name, part in scored.items()}
+        last = list(scored.values())[-1]
+        self.notes += outcome_notes(network.head.predict(network.outputs(last.x)), last.y, data.task)
         digests, git = data.digests, git_commit(Path.cwd())
         self.summary = {
             "name": self.spec.name,
