@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from nnrun.training.record import Record
 
 
+SMALLER = "lower batch_size, or take a smaller network"
+
+
 @contextmanager
 def user_errors() -> Iterator[None]:
     """Turn what a user can cause into its message on stderr and its exit code; anything else is our bug and keeps its traceback."""
@@ -29,31 +32,34 @@ def user_errors() -> Iterator[None]:
         yield
         sys.stdout.flush()
     except NnrunError as error:
-        say(str(error))
-        raise typer.Exit(error.exit_code) from None
+        raise _told(error) from None
     except MemoryError:
-        fault = EnvironmentFault("there is not enough memory", fix="lower batch_size, or take a smaller network")
-        say(str(fault))
-        raise typer.Exit(fault.exit_code) from None
+        raise _told(EnvironmentFault("there is not enough memory", fix=SMALLER)) from None
     except RuntimeError as error:
         if not _out_of_memory(error):
             raise
-        fault = EnvironmentFault(
-            f"there is not enough memory: {str(error).splitlines()[0]}", fix="lower batch_size, or take a smaller network"
-        )
-        say(str(fault))
-        raise typer.Exit(fault.exit_code) from None
+        raise _told(EnvironmentFault(f"there is not enough memory: {str(error).splitlines()[0]}", fix=SMALLER)) from None
     except BrokenPipeError:  # the reader of our output has gone: `nnrun predict … | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         raise typer.Exit(141) from None
     except OSError as error:
+        _drop_output()
         fault = EnvironmentFault(f"the system refused: {error.strerror or error}", fix="check the disk, and where the output goes")
-        say(str(fault))
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what could not be written is not tried again at exit
-        raise typer.Exit(fault.exit_code) from None
+        raise _told(fault) from None
     except KeyboardInterrupt:
         say("interrupted")
         raise typer.Exit(130) from None
+
+
+def _told(error: NnrunError) -> typer.Exit:
+    """Print the error, and return what ends the program with its code."""
+    say(str(error))
+    return typer.Exit(error.exit_code)
+
+
+def _drop_output() -> None:
+    """What could not be written to stdout is not tried again at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def _out_of_memory(error: RuntimeError) -> bool:
