@@ -49,6 +49,17 @@ SAMPLES: dict[str, Any] = {  # values for arguments that have no default, by nam
 }
 
 
+SPLIT_SAMPLES: dict[str, dict[str, Any]] = {
+    "rows": {"train": "0:100", "val": "100:120", "test": "rest"},
+    "files": {"train": "a.csv", "test": "b.csv"},
+    "group": {"train": 0.6, "val": 0.2, "test": 0.2, "group": "patient"},
+    "time": {"train": 0.6, "val": 0.2, "test": 0.2, "by": "date"},
+    "hash": {"train": 0.6, "val": 0.2, "test": 0.2, "id": "customer"},
+    "column": {"column": "part"},
+}
+"""What a split method needs beside its name."""
+
+
 def found(kind: str | None, name: str | None = None) -> list[Entry]:
     """Return the parts of a kind, or of all kinds; with a name, that one.
 
@@ -102,10 +113,9 @@ def examples(entry: Entry) -> dict[str, str]:
     if entry.kind == "metrics":
         return {"in a config": f"metrics: [{entry.name}]\n"}
     if entry.kind == "splits":
-        sizes: dict[str, Any] = {"train": "0:100", "val": "100:120", "test": "rest"} if entry.name == "rows" else {}
-        long = {**(sizes or {"train": 0.6, "val": 0.2, "test": 0.2}), "method": entry.name}
-        longest = f"split: {_flow(long)}\n"
-        return {"in a config": longest} if sizes else {"short": f"split: {entry.name}\n", "long": longest}
+        sizes = SPLIT_SAMPLES.get(entry.name, {"train": 0.6, "val": 0.2, "test": 0.2})
+        longest = f"split: {_flow({**sizes, 'method': entry.name})}\n"
+        return {"in a config": longest} if entry.name in SPLIT_SAMPLES else {"short": f"split: {entry.name}\n", "long": longest}
     if entry.kind not in (*KEYS, *LISTS):
         return {}
     needed = {a.name: SAMPLES.get(f"{entry.name}.{a.name}", SAMPLES.get(a.name, 1)) for a in entry.arguments.values() if a.required}
@@ -135,6 +145,9 @@ def in_words(annotation: Any) -> str:
     if get_origin(annotation) is list:
         one = in_words(get_args(annotation)[0])
         return "list of " + re.sub(r"\b(list|number|layer)\b", r"\1s", one, count=1)
+    if get_origin(annotation) is dict:
+        key, value = map(in_words, get_args(annotation))
+        return f"mapping of {key} to {value}"
     return WORDS.get(annotation, str(annotation))
 
 

@@ -174,14 +174,14 @@ def show(
 
 @app.command()
 def init(
-    data: Annotated[Path, typer.Argument(metavar="FILE", help="A CSV table, or a folder with one sub-folder of pictures for each class.")],
+    data: Annotated[Path, typer.Argument(metavar="FILE", help="A table, or a folder with one sub-folder of pictures for each class.")],
     target: Annotated[str | None, typer.Option(metavar="COLUMN", help="The column to predict.", show_default=False)] = None,
     out: Annotated[Path | None, typer.Option(help="The config to write; by default NAME.yaml, here.", show_default=False)] = None,
     force: Annotated[bool, typer.Option("--force", help="Write over a config that is there.")] = False,
 ) -> None:
     """Write a commented config for a table or a folder of pictures; prints its path."""
     with user_errors():
-        from nnrun.init import first_config, write_config
+        from nnrun.init.first import first_config, write_config
 
         config = out or Path(f"{data.absolute().stem}.yaml")
         made = first_config(data, target, config)

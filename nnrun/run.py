@@ -8,6 +8,7 @@ run.summary                                       # what summary.json holds
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 import time
@@ -32,8 +33,10 @@ from nnrun.spec.experiment import Experiment, plain
 from nnrun.spec.source import Source
 from nnrun.spec.writer import dump_spec
 from nnrun.training.device import choose_device, choose_threads
+from nnrun.training.head import fit_scale
 from nnrun.training.loop import Moment, train
-from nnrun.training.network import build_network, resolve
+from nnrun.training.loss_modules import Weighted
+from nnrun.training.network import build_network, resolve, row_weights
 from nnrun.training.plan import check_monitors, first_state, make_plan
 from nnrun.training.progress import Progress
 from nnrun.training.record import Record
@@ -71,9 +74,11 @@ class Run:
         started = time.perf_counter()
         self.device = choose_device(spec.device)
         self.data = prepare(spec, self.device)
-        self.spec = resolve(spec, self.data.task)
-        self.notes = config_notes(self.spec)
-        self.network = build_network(self.spec, self.data.task, self.data.shape, self.device)
+        self.spec = resolve(spec, self.data)
+        self.notes = [*self.data.notes, *config_notes(self.spec)]
+        self.scale = fit_scale(spec.scale_target, self.data.task, self.data.parts["train"].y)
+        self.weight = row_weights(self.spec, self.data)
+        self.network = build_network(self.spec, self.data.task, self.data.shape, self.device, columns=self.data.columns, scale=self.scale)
         for part in self.data.parts.values():
             self.network.head.check(part.y)
         self.rows = {name: len(part) for name, part in self.data.parts.items()}
@@ -144,10 +149,13 @@ class Run:
             return
         signals = signals or Signals()
         signals.training = True
-        part, began = self.data.parts["train"], time.perf_counter()
+        part, loss_fn, began = self.data.parts["train"], self.network.loss_fn, time.perf_counter()
+        data = [part.x, self.network.head.encode(part.y)]
+        if self.weight is not None:
+            data, loss_fn = [*data, self.weight], Weighted(copy.deepcopy(loss_fn))
         self._saved_at, self._saving, before = began, 0.0, began
         with Metrics(self.folder / "metrics.jsonl", keep=self.state.epoch) as metrics:
-            moments = train(self.state, self.network.loss_fn, part.x, self.network.head.encode(part.y), self.plan, due=self._due(signals))
+            moments = train(self.state, loss_fn, data, self.plan, due=self._due(signals))
             for moment in moments if not self.finished else ():
                 if moment.finished:
                     record = self._record(moment, before)
@@ -220,7 +228,8 @@ class Run:
         return Checkpoint(tensors | self._fitted(), {**self._facts(), "epoch": self.state.epoch, "resume": resume})
 
     def _fitted(self) -> dict[str, Tensor]:
-        return {f"preprocess/{number}/{name}": tensor for number, step in enumerate(self.data.fitted) for name, tensor in step.items()}
+        steps = {f"preprocess/{number}/{name}": tensor for number, step in enumerate(self.data.fitted) for name, tensor in step.items()}
+        return steps | named("target", self.scale)
 
     def _facts(self) -> dict[str, Any]:
         """What a checkpoint says beside its tensors; nothing that differs between two equal runs."""
@@ -228,7 +237,7 @@ class Run:
         return {
             "spec": plain(self.spec),
             "task": {"targets": list(data.task.targets), "classes": list(data.task.classes)},
-            "columns": list(data.columns),
+            "columns": [column.facts() for column in data.raw_columns],
             "layer_names": [name for name, _ in self.network.model.named_children()],
             "raw_shape": list(data.raw_shape),
             "raw_bytes": data.raw_bytes,

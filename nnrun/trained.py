@@ -16,10 +16,12 @@ import torch
 from torch import Tensor
 
 import nnrun.builtin  # noqa: F401 (fills the registries)
+from nnrun.data.categories import fills
+from nnrun.data.columns import Column
 from nnrun.data.dataset import Rows, Task
 from nnrun.data.inputs import Inputs, read_inputs, read_scored
 from nnrun.data.prepare import prepare
-from nnrun.data.preprocess import apply_steps
+from nnrun.data.preprocess import apply_steps, columns_after
 from nnrun.errors import CheckpointError, DataError, InputError, NnrunError
 from nnrun.runs import checkpoint as files
 from nnrun.runs.folder import checkpoint_file
@@ -85,7 +87,12 @@ class Trained:
 
     def prepared(self, x: Tensor) -> Tensor:
         """Return raw rows (N, ...) as the network wants them, on its device."""
-        return apply_steps(self.spec.preprocess, self.fitted, x).contiguous().to(self.device)
+        return apply_steps(self.spec.preprocess, self.fitted, x, self.columns).contiguous().to(self.device)
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """The input columns of the table that the network was trained on; empty for pictures and arrays."""
+        return tuple(map(Column.of, self.facts["columns"]))
 
     def evaluate(self, part: str = "test", *, data: str | None = None) -> tuple[int, dict[str, float]]:
         """Return the number of rows of a part and its figures; with `data`, those of a whole file that has the target.
@@ -114,7 +121,12 @@ class Trained:
     def _raw(self) -> dict[str, Any]:
         """What a raw row looked like in training."""
         facts = self.facts
-        return {"columns": tuple(facts["columns"]), "shape": tuple(facts["raw_shape"]), "bytes_wanted": facts["raw_bytes"]}
+        return {
+            "columns": self.columns,
+            "shape": tuple(facts["raw_shape"]),
+            "bytes_wanted": facts["raw_bytes"],
+            "fills": fills(self.spec.preprocess),
+        }
 
     def predict(self, inputs: Inputs, *, probabilities: bool = False) -> Predictions:
         """Return one prediction for each row.
@@ -140,15 +152,19 @@ def load(path: Path | str, *, device: str = "auto") -> Trained:
         CheckpointError: there is none, it is damaged, or its parts do not fit together.
     """
     file = checkpoint_file(Path(path))
-    stored = files.load(file, only=("model", "preprocess"))
+    stored = files.load(file, only=("model", "preprocess", "target"))
     try:
         facts = stored.facts
         spec = check(facts["spec"])
         task = Task(tuple(facts["task"]["targets"]), tuple(facts["task"]["classes"]))
         where = choose_device(device)
         weights = stored.under("model")
+        fitted = [stored.under(f"preprocess/{number}") for number in range(len(spec.preprocess))]
+        columns = columns_after(spec.preprocess, fitted, tuple(map(Column.of, facts["columns"])))
         size = sum(tensor.numel() for tensor in weights.values())
-        network = build_network(spec, task, tuple(facts["shape"]), where, max_parameters=size)
+        network = build_network(
+            spec, task, tuple(facts["shape"]), where, columns=columns, scale=stored.under("target"), max_parameters=size
+        )
         torch.set_num_threads(min(max(int(facts["threads"]), 1), 1024))
         load_weights(network.model, weights)
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, OverflowError) as error:
@@ -157,5 +173,4 @@ def load(path: Path | str, *, device: str = "auto") -> Trained:
         ) from None
     except NnrunError as error:
         raise CheckpointError(f"{file} cannot be rebuilt: {error.faults[0].what}", fix=error.faults[0].fix) from None
-    fitted = [stored.under(f"preprocess/{number}") for number in range(len(spec.preprocess))]
     return Trained(file, spec, task, network, fitted, where, facts)

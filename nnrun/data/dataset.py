@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from nnrun.data.columns import Column
+    from nnrun.data.tables import Table
+
 
 @dataclass(frozen=True)
 class Task:
@@ -49,8 +52,14 @@ class Dataset(Rows):
 
     Args:
         task: what the targets mean.
-        columns: the names of the input columns of a table (D,); empty for pictures and arrays.
+        columns: what each input column of a table means (D,); empty for pictures and arrays.
+        table: the table that the rows came from, one row for each; None for pictures and arrays.
+        weight: how much each row counts in training, float32 (N,); None when all count alike.
+        notes: what the user should know, one sentence each.
     """
 
     task: Task
-    columns: tuple[str, ...] = ()
+    columns: tuple[Column, ...] = ()
+    table: Table | None = None
+    weight: Tensor | None = None
+    notes: tuple[str, ...] = ()

@@ -3,13 +3,14 @@
     iris wine breast_cancer digits diabetes    brought along by scikit-learn
     fashion_mnist mnist                        found on this machine, or fetched
     points                                     written in the config itself
-    csv npz pictures                           the user's own files
+    csv parquet jsonl npz pictures             the user's own files
 
 Shapes: N rows, D input columns, T target columns; pictures are (N, C, H, W).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -17,11 +18,13 @@ from pydantic import Field
 
 from nnrun.data import bundled, idx
 from nnrun.data.arrays import as_tensor, read_npz
+from nnrun.data.columns import Column, Kind
 from nnrun.data.dataset import Dataset, Task
 from nnrun.data.pictures import class_folders, read_pictures
-from nnrun.data.table_files import read_csv
-from nnrun.data.tables import read_columns
-from nnrun.data.targets import AT, targets_from_arrays, targets_from_cells
+from nnrun.data.table_files import Reading
+from nnrun.data.tables import MISSING
+from nnrun.data.tabular import Wants, tabular
+from nnrun.data.targets import targets_from_arrays
 from nnrun.errors import DataError
 from nnrun.lazy import torch
 from nnrun.registry import DATASETS
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
 FASHION_CLASSES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 DIGITS = tuple("0123456789")
 Side = Annotated[int, Field(ge=1, le=4096)]
+TaskName = Literal["auto", "classes", "numbers"]
 
 
 @DATASETS.register("iris")
@@ -72,7 +76,10 @@ def diabetes() -> Dataset:
     values = (values - values.mean(0)) / values.std(0) / len(values) ** 0.5
     y = bundled.number_file("diabetes_target.csv.gz")[:, None]
     return Dataset(
-        torch.from_numpy(values.astype(np.float32)), torch.from_numpy(y.astype(np.float32)), Task(("progression",)), bundled.DIABETES
+        torch.from_numpy(values.astype(np.float32)),
+        torch.from_numpy(y.astype(np.float32)),
+        Task(("progression",)),
+        _plain(bundled.DIABETES),
     )
 
 
@@ -105,55 +112,44 @@ def points(*, x: list[float] | list[list[float]], y: list[float] | list[list[flo
     x_ND, y_NT = _matrix("x", x), _matrix("y", y)
     if len(x_ND) != len(y_NT):
         raise DataError(f"x has {len(x_ND)} rows and y has {len(y_NT)}", fix="give one y for each x", at=("dataset", "y"))
-    return Dataset(x_ND, y_NT, Task(_numbered("y", y_NT.shape[1])), _numbered("x", x_ND.shape[1]))
+    return Dataset(x_ND, y_NT, Task(_numbered("y", y_NT.shape[1])), _plain(_numbered("x", x_ND.shape[1])))
 
 
-@DATASETS.register("csv")
-def csv(
+@DATASETS.register("csv", table=True)
+@DATASETS.register("parquet", table=True)
+@DATASETS.register("jsonl", table=True)
+def table(
+    aside: Sequence[str] = (),
     *,
-    path: DataPath,
+    path: DataPath | list[DataPath],
     target: str | list[str],
-    task: Literal["auto", "classes", "numbers"] = "auto",
+    task: TaskName = "auto",
+    columns: dict[str, Kind] | None = None,
+    weight: str | None = None,
+    missing: list[str] | None = None,
+    missing_target: Literal["refuse", "drop"] = "refuse",
     separator: str = ",",
-    ignore: list[str] | None = None,
+    encoding: str = "utf-8",
 ) -> Dataset:
-    """A table in a CSV file whose first line names the columns; every column but the target and the ignored ones must hold numbers.
+    """A table in CSV, Parquet or JSON lines, by the file's ending; every column but the target is an input, its kind read off its cells.
 
     Args:
-        path: the file, in UTF-8.
+        path: the file, a pattern such as data/*.csv, or a list of them; .gz, .bz2 and .xz are unpacked.
         target: the column to predict, or a list of columns of numbers.
         task: classes or numbers; auto takes text, and few different whole numbers (at most 50, three rows each), for classes.
-        separator: what stands between two cells.
-        ignore: columns that are not used, and may hold anything; predict and eval do not need them.
+        columns: what columns are, where their cells do not say it: {zip: category, id: ignore}.
+        weight: a column of numbers, how much each row counts in training.
+        missing: the texts that stand for no value; by default an empty cell, NA, N/A, NaN, null and ?.
+        missing_target: whether rows without a target are refused, or dropped.
+        separator: what stands between two cells of CSV.
+        encoding: what CSV is written in: utf-8, cp932, cp1252, latin-1, utf-16.
     """
-    table = read_csv(path, separator, at=("dataset", "path"))
-    targets = [target] if isinstance(target, str) else target
-    if not targets or len(set(targets)) < len(targets):
-        raise DataError(f"target {targets} does not name different columns", fix="name each target column once", at=AT)
-    if len(table.names) == 1 and separator == "," and any(other in table.names[0] for other in ";\t"):
-        other = ";" if ";" in table.names[0] else "\\t"
-        what = f"{path} has one column, {table.names[0]!r}"
-        raise DataError(what, fix=f'write `separator: "{other}"`', at=("dataset", "path"))
-    table.require(targets, at=AT)
-    unused = ignore or []
-    table.require(unused, at=("dataset", "ignore"))
-    both = next((name for name in targets if name in unused), None)
-    if both is not None:
-        raise DataError(f"column {both!r} is the target, and ignored", fix="take it out of `ignore`", at=("dataset", "ignore"))
-    columns = tuple(name for name in table.names if name not in targets and name not in unused)
-    if not columns:
-        raise DataError(
-            f"{path} has no column besides the target{' and the ignored ones' * bool(unused)}",
-            fix="a network needs at least one input column",
-            at=AT,
-        )
-    x_ND, cells = read_columns(table, columns, targets)
-    what_it_means, y = targets_from_cells(cells, task, table.place)
-    return Dataset(torch.from_numpy(x_ND), y, what_it_means, columns)
+    reading = Reading(separator, encoding, MISSING if missing is None else tuple(missing))
+    return tabular(path, reading, Wants(target, task, columns or {}, weight, missing_target == "drop", tuple(aside)))
 
 
 @DATASETS.register("npz")
-def npz(*, path: DataPath, x: str = "x", y: str = "y", task: Literal["auto", "classes", "numbers"] = "auto") -> Dataset:
+def npz(*, path: DataPath, x: str = "x", y: str = "y", task: TaskName = "auto") -> Dataset:
     """Arrays in an NPZ file, as numpy.savez writes it.
 
     Args:
@@ -205,7 +201,7 @@ def _bundled(file: str, columns: tuple[str, ...]) -> Dataset:
     import numpy as np
 
     x_ND, y_N, classes = bundled.classes_file(file)
-    return Dataset(torch.from_numpy(x_ND.astype(np.float32)), torch.from_numpy(y_N), Task(("class",), classes), columns)
+    return Dataset(torch.from_numpy(x_ND.astype(np.float32)), torch.from_numpy(y_N), Task(("class",), classes), _plain(columns))
 
 
 def _idx(source: idx.Source, target: str, classes: tuple[str, ...]) -> Dataset:
@@ -227,6 +223,10 @@ def _matrix(name: str, rows: list[Any]) -> Tensor:
         if any(not abs(value) < 3.4028235677973366e38 for value in row):
             raise DataError(f"row {number} of {name} is not finite in float32", fix="give finite numbers", at=("dataset", name, number))
     return torch.tensor(listed, dtype=torch.float32)
+
+
+def _plain(names: Sequence[str]) -> tuple[Column, ...]:
+    return tuple(map(Column, names))
 
 
 def _numbered(name: str, count: int) -> tuple[str, ...]:

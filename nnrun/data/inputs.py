@@ -5,18 +5,19 @@ from __future__ import annotations
 import hashlib
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nnrun.data.arrays import as_tensor, read_npy, read_npz
+from nnrun.data.columns import Column, missing_values, raw_rows
 from nnrun.data.dataset import Dataset, Rows, Task
 from nnrun.data.files import read_bytes
 from nnrun.data.pictures import ENDINGS, class_folders, picture_files, read_picture
-from nnrun.data.table_files import json_table, json_values, read_csv, read_parquet
-from nnrun.data.tables import Table, read_columns
-from nnrun.data.targets import targets_from_arrays, targets_from_cells
+from nnrun.data.table_files import LINES, PARQUET, Reading, json_table, json_values, kind_of
+from nnrun.data.tables import Table, listed
+from nnrun.data.targets import targets_from_arrays, targets_from_table
 from nnrun.errors import DataError, Place
 from nnrun.lazy import torch
 
@@ -43,25 +44,34 @@ class Inputs:
 class _Wanted:
     """What the network was trained on."""
 
-    columns: tuple[str, ...]
+    columns: tuple[Column, ...]
     shape: tuple[int, ...]
+    fills: bool = False
+
+    @property
+    def texts(self) -> Collection[str]:
+        """The columns that must come as they are written."""
+        return {column.name for column in self.columns if column.kind != "number"}
 
 
-def read_inputs(paths: Sequence[str], *, columns: tuple[str, ...], shape: tuple[int, ...], bytes_wanted: bool | None = None) -> Inputs:
+def read_inputs(
+    paths: Sequence[str], *, columns: tuple[Column, ...], shape: tuple[int, ...], bytes_wanted: bool | None = None, fills: bool = False
+) -> Inputs:
     """Return the rows of every path in turn.
 
     Args:
         paths: files, folders of pictures, or `-` for JSON lines on stdin.
-        columns: the input columns by name; empty when the network was trained on arrays or pictures.
+        columns: the input columns of a table; empty when the network was trained on arrays or pictures.
         shape: of one row, before preprocessing.
         bytes_wanted: whether the network's dataset gave uint8; None takes what the files give.
+        fills: whether the network's preprocessing fills missing values in.
 
     Raises:
         DataError: when an input is missing, broken, or not of the columns or the shape that the network wants.
     """
     if not paths:
         raise DataError("there is nothing to predict", fix="give a file, a folder of pictures, or - for JSON lines on stdin")
-    wanted = _Wanted(columns, shape)
+    wanted = _Wanted(columns, shape, fills)
     read = [_read(path, wanted) for path in paths]
     several = len(paths) > 1
     labels = [f"{path}:{label}" if several else label for path, one in zip(paths, read, strict=True) for label in one.labels]
@@ -72,7 +82,9 @@ def read_inputs(paths: Sequence[str], *, columns: tuple[str, ...], shape: tuple[
     return Inputs(torch.cat(tensors) if several else tensors[0], labels, notes)
 
 
-def read_scored(path: str, task: Task, *, columns: tuple[str, ...], shape: tuple[int, ...], bytes_wanted: bool | None = None) -> Rows:
+def read_scored(
+    path: str, task: Task, *, columns: tuple[Column, ...], shape: tuple[int, ...], bytes_wanted: bool | None = None, fills: bool = False
+) -> Rows:
     """Return the inputs and the targets of what has both: a table, an NPZ file with arrays x and y, a folder with one for each class.
 
     Raises:
@@ -80,24 +92,24 @@ def read_scored(path: str, task: Task, *, columns: tuple[str, ...], shape: tuple
     """
     import numpy as np
 
-    ending = Path(path).suffix.lower()
+    ending = kind_of(path)
     if ending == ".npz":
         x, y = read_npz(path, {"x": (), "y": ()})
         y_NT = y if y.ndim == 2 else y[:, None]
         columns_of_y = {name: y_NT[:, number] for number, name in enumerate(task.targets[: y_NT.shape[1]])}
         _, targets = targets_from_arrays(columns_of_y, task.kind, known=task.classes)
-        inputs = _shaped(as_tensor(x, path), path, _Wanted(columns, shape))
+        inputs = _shaped(as_tensor(x, path), path, _Wanted(columns, shape, fills))
     elif Path(path).is_dir():
         folders = class_folders(Path(path))
         labels = np.array([name for name, files in folders.items() for _ in files], object)
         _, targets = targets_from_arrays({task.targets[0]: labels}, task.kind, known=task.classes)
-        inputs = _pictures([file for files in folders.values() for file in files], _Wanted(columns, shape), [])
+        inputs = _pictures([file for files in folders.values() for file in files], _Wanted(columns, shape, fills), [])
     elif ending in TABLES:
-        table = TABLES[ending](path)
+        wanted = _Wanted(columns, shape, fills)
+        table = Reading().table(path, {*wanted.texts, *task.targets})
         table.require(task.targets)
-        _, cells = read_columns(table, (), task.targets)
-        _, targets = targets_from_cells(cells, task.kind, table.place, task.classes)
-        inputs = _from_table(table, _Wanted(columns, shape))
+        _, targets = targets_from_table(table, task.targets, task.kind, known=task.classes)
+        inputs = _from_table(table, wanted)
     else:
         raise DataError(f"{path}: a file to score is a table or an NPZ file", fix=f"give {' '.join(TABLES)} .npz or a folder of classes")
     if len(inputs.x) != len(targets):
@@ -111,8 +123,10 @@ def digest(dataset: Dataset) -> str:
     for tensor in (dataset.x, dataset.y):
         found.update(f"{tensor.dtype} {list(tensor.shape)}\n".encode())
         found.update(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
-    for names in (dataset.columns, dataset.task.targets, dataset.task.classes):
+    for names in (tuple(column.facts() for column in dataset.columns), dataset.task.targets, dataset.task.classes):
         found.update(repr(names).encode())
+    if dataset.weight is not None:
+        found.update(dataset.weight.numpy().data)
     return found.hexdigest()
 
 
@@ -121,25 +135,19 @@ def _read(path: str, wanted: _Wanted) -> Inputs:
         return _json_lines(sys.stdin.buffer.read(), "stdin", wanted)
     if Path(path).is_dir():
         files, others = picture_files(Path(path))
-        return _pictures(files, wanted, [f"{path}: ignored files: {_listed(others)}"] if others else [])
-    ending = Path(path).suffix.lower()
+        return _pictures(files, wanted, [f"{path}: ignored files: {listed(others, 8)}"] if others else [])
+    ending = kind_of(path)
     if ending in ENDINGS:
         return _pictures([Path(path)], wanted, [])
     if ending in (".npz", ".npy"):
         return _shaped(as_tensor(read_npy(path) if ending == ".npy" else read_npz(path, {"": ()})[0], path), path, wanted)
-    if ending in LINES:
+    if ending in LINES and not wanted.columns:
         return _json_lines(read_bytes(path), path, wanted)
     if ending in TABLES:
-        return _from_table(TABLES[ending](path), wanted)
+        return _from_table(Reading().table(path, wanted.texts), wanted)
     what = f"{path}: {ending or 'a file without an ending'} is not something to predict from"
     kinds = f"{' '.join(TABLES)} .npz .npy, a picture ({' '.join(ENDINGS)}), a folder of pictures, or - for JSON lines"
     raise DataError(what, fix=f"give {kinds}")
-
-
-def _any_csv(path: str) -> Table:
-    """A table to predict from need not have the separator of the training table: one that gives a single column is not the right one."""
-    tables = (read_csv(path, separator) for separator in ",;\t")
-    return next((table for table in tables if len(table.names) > 1), None) or read_csv(path)
 
 
 def _json_lines(data: bytes, file: str, wanted: _Wanted) -> Inputs:
@@ -158,17 +166,24 @@ def _json_lines(data: bytes, file: str, wanted: _Wanted) -> Inputs:
 
 
 def _from_table(table: Table, wanted: _Wanted) -> Inputs:
-    names, notes = wanted.columns or table.names, []
-    table.require(names)
+    columns, notes = wanted.columns or tuple(map(Column, table.names)), []
+    table.require(dict.fromkeys(column.name for column in columns))
     count = math.prod(wanted.shape)
-    if len(names) != count:
-        what = f"{table.file} has {len(names)} columns, and the network wants {count} inputs (of the shape {list(wanted.shape)})"
+    if len(columns) != count:
+        what = f"{table.file} has {len(columns)} columns, and the network wants {count} inputs (of the shape {list(wanted.shape)})"
         raise DataError(what, fix="give only the inputs, in the order the network was trained on")
-    ignored = [name for name in table.names if name not in names]
+    ignored = [name for name in table.names if all(name != column.name for column in columns)]
     if ignored:
-        notes.append(f"ignored columns: {_listed(ignored)}")
-    x_ND, _ = read_columns(table, names)
-    return Inputs(torch.from_numpy(x_ND).reshape(-1, *wanted.shape), _numbered(len(x_ND)), notes)
+        notes.append(f"ignored columns: {listed(ignored, 8)}")
+    x_ND = torch.from_numpy(raw_rows(table, columns))
+    missing = (
+        None
+        if wanted.fills
+        else missing_values(table, columns, x_ND, "fill it in, or train with `impute`: this network has no step for it")
+    )
+    if missing:
+        raise missing
+    return Inputs(x_ND.reshape(-1, *wanted.shape), _numbered(len(x_ND)), notes)
 
 
 def _shaped(x: Tensor, path: str, wanted: _Wanted) -> Inputs:
@@ -189,7 +204,7 @@ def _pictures(files: Sequence[Path], wanted: _Wanted, notes: list[str]) -> Input
         if had != (wanted.shape[2], wanted.shape[1]):
             resized.append(f"{path.name} from {had[0]} × {had[1]}")
     if resized:
-        notes = [*notes, f"resized to {wanted.shape[2]} × {wanted.shape[1]}: {_listed(resized)}"]
+        notes = [*notes, f"resized to {wanted.shape[2]} × {wanted.shape[1]}: {listed(resized, 8)}"]
     return Inputs(x, [path.name for path in files], notes)
 
 
@@ -205,18 +220,7 @@ def _typed(x: Tensor, path: str, bytes_wanted: bool | None) -> Tensor:
     return as_bytes
 
 
-def _jsonl(path: str) -> Table:
-    return json_table(read_bytes(path), path)
-
-
-TABLES: dict[str, Callable[[str], Table]] = {
-    ".csv": _any_csv,
-    ".tsv": lambda path: read_csv(path, "\t"),
-    ".parquet": read_parquet,
-    ".jsonl": _jsonl,
-    ".ndjson": _jsonl,
-}
-LINES = (".jsonl", ".ndjson")
+TABLES = (".csv", ".tsv", *PARQUET, *LINES)
 
 
 def _row(value: Any, shape: tuple[int, ...]) -> Tensor | None:
@@ -232,7 +236,3 @@ def _row(value: Any, shape: tuple[int, ...]) -> Tensor | None:
 
 def _numbered(count: int) -> list[str]:
     return [str(number) for number in range(count)]
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:8]) + (f", … ({len(names)} in all)" if len(names) > 8 else "")

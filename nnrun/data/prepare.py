@@ -9,12 +9,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nnrun.data.dataset import Rows, Task
+from nnrun.data.categories import coding, completed, fills
+from nnrun.data.columns import Column, missing_values, narrowed
+from nnrun.data.dataset import Dataset, Rows, Task
 from nnrun.data.inputs import digest
-from nnrun.data.preprocess import apply_steps, fit_steps
+from nnrun.data.leaks import leaks
+from nnrun.data.preprocess import apply_steps, columns_after, fit_steps
 from nnrun.data.split import split_rows
 from nnrun.errors import DataError
-from nnrun.spec.experiment import Experiment
+from nnrun.spec.experiment import METHOD_COLUMNS, Experiment
+from nnrun.spec.parts import Part
 
 
 @dataclass(frozen=True)
@@ -23,23 +27,31 @@ class Prepared:
 
     Args:
         task: what the targets mean.
-        columns: the input columns of a table, by name; empty for pictures and arrays.
+        raw_columns: what the columns of a table mean, with the categories that the training rows have; empty for pictures and arrays.
+        columns: the same after preprocessing.
         raw_shape: the shape of one row as the dataset gives it.
         raw_bytes: whether the dataset gives bytes (pictures from 0 to 255).
         parts: train, val, test: prepared inputs float32 (N, ...) and targets, on the device.
         row_numbers: the numbers (N,) of each part's rows in the dataset.
-        fitted: what each preprocessing step learned from the training rows.
+        weight: how much each training row counts, by the dataset, float32 (N,) on the device; None when all count alike.
+        steps: the preprocessing, with what it takes by default.
+        fitted: what each of these steps learned from the training rows.
         digests: SHA-256 of the data and of the split, as the checkpoint stores them.
+        notes: what the user should know, one sentence each.
     """
 
     task: Task
-    columns: tuple[str, ...]
+    raw_columns: tuple[Column, ...]
+    columns: tuple[Column, ...]
     raw_shape: tuple[int, ...]
     raw_bytes: bool
     parts: dict[str, Rows]
     row_numbers: dict[str, Tensor]
+    weight: Tensor | None
+    steps: list[Part]
     fitted: list[dict[str, Tensor]]
     digests: dict[str, str]
+    notes: list[str]
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -59,8 +71,8 @@ def prepare(
     Raises:
         DataError: the data is missing, not usable, or not what it was when the network was trained.
     """
-    dataset = spec.dataset.build()
-    rows = split_rows(spec.split, dataset.y, spec.seed, dataset.task.classes)
+    dataset = load_dataset(spec)
+    rows = split_rows(spec.split, dataset, spec.seed)
     split_digest = hashlib.sha256(b"".join(part.numpy().tobytes() + b"/" for part in rows.values())).hexdigest()
     digests = {"data": digest(dataset), "split": split_digest}
     for name, value in (stored or {}).items():
@@ -68,10 +80,60 @@ def prepare(
             what = f"the {name} of dataset {spec.dataset.entry.name!r} has changed since the network was trained"
             fix = f"restore it (digest {value[:12]}, found {digests[name][:12]}), or train again"
             raise DataError(what, fix=fix)
-    raw = {name: Rows(dataset.x[part], dataset.y[part]) for name, part in rows.items()}
-    learned = [dict(step) for step in fitted] if fitted is not None else fit_steps(spec.preprocess, raw["train"].x)
+    notes = [*dataset.notes, *(leaks(spec, dataset, rows) if stored is None else ())]
+    _refuse_missing(spec, dataset)
+    at_least, other = coding(spec.preprocess)
+    columns, x = narrowed(dataset.columns, dataset.x, rows["train"], at_least=at_least, other=other)
+    notes += _unknown(columns, x, rows)
+    steps = completed(spec.preprocess, columns)
+    raw = {name: Rows(x[part], dataset.y[part]) for name, part in rows.items()}
+    learned = [dict(step) for step in fitted] if fitted is not None else fit_steps(steps, raw["train"].x, columns)
     parts = {
-        name: Rows(apply_steps(spec.preprocess, learned, part.x).contiguous().to(device), part.y.to(device)) for name, part in raw.items()
+        name: Rows(apply_steps(steps, learned, part.x, columns).contiguous().to(device), part.y.to(device)) for name, part in raw.items()
     }
-    shape, raw_bytes = tuple(dataset.x.shape[1:]), dataset.x.dtype == torch.uint8
-    return Prepared(dataset.task, dataset.columns, shape, raw_bytes, parts, rows, learned, digests)
+    return Prepared(
+        dataset.task,
+        columns,
+        columns_after(steps, learned, columns),
+        tuple(dataset.x.shape[1:]),
+        dataset.x.dtype == torch.uint8,
+        parts,
+        rows,
+        None if dataset.weight is None else dataset.weight[rows["train"]].to(device),
+        steps,
+        learned,
+        digests,
+        notes,
+    )
+
+
+def load_dataset(spec: Experiment) -> Dataset:
+    """Return the dataset of an experiment; a column that the split goes by is no input of a table unless the dataset says what it is."""
+    named = [getattr(spec.split, key) for key in METHOD_COLUMNS.values()]
+    aside = [name for name in named if name is not None]
+    made: Dataset = spec.dataset.build(*([aside] if spec.dataset.entry.traits.get("table") else []))
+    return made
+
+
+def _refuse_missing(spec: Experiment, dataset: Dataset) -> None:
+    """Refuse values that are missing and that no step fills in."""
+    if fills(spec.preprocess):
+        return
+    steps = ", ".join(["impute", *(step.entry.name for step in spec.preprocess)])
+    found = missing_values(
+        dataset.table, dataset.columns, dataset.x, f"write `preprocess: [{steps}]`, or `columns: {{{{{{name}}: ignore}}}}`"
+    )
+    if found:
+        raise found
+
+
+def _unknown(columns: Sequence[Column], x: Tensor, rows: Mapping[str, Tensor]) -> list[str]:
+    """Return a note of the rows outside training that hold a category which no training row has."""
+    notes = []
+    for part in ("val", "test"):
+        unknown = x[rows[part]][:, [column.kind == "category" for column in columns]] == -1 if columns else torch.zeros(0, 0)
+        if bool(unknown.any()):
+            names = [str(column) for column in columns if column.kind == "category"]
+            which = ", ".join(names[number] for number in torch.nonzero(unknown.any(0)).flatten().tolist()[:4])
+            notes.append(f"{int(unknown.any(1).sum())} {part} rows hold a category that is not known from training (in {which})")
+    return notes

@@ -1,7 +1,9 @@
 """What is done to the inputs before the network sees them, fitted on the training rows alone.
 
-A step is two pure functions. `fit` learns from the training rows and returns tensors, which the checkpoint stores; `apply` replays the step
-anywhere with those tensors. Statistics are taken in float64, a few thousand rows at a time, so that bytes need no large copy.
+A step is made of pure functions. `fit` learns from the training rows and returns tensors, which the checkpoint stores; `apply` replays the
+step anywhere with those tensors. Statistics are taken in float64, a few thousand rows at a time, so that bytes need no large copy. Of a
+table, a scaler sees the columns of numbers alone: truth values and categories are left as they are. The steps that fill in missing values
+and code categories are in `categories`.
 
 Shapes: tables are (N, D), pictures (N, C, H, W).
 """
@@ -11,8 +13,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
+from pydantic import Field
+
+from nnrun.data.columns import Column
 from nnrun.errors import DataError
 from nnrun.lazy import nn, torch
 from nnrun.registry import PREPROCESS
@@ -22,11 +27,11 @@ if TYPE_CHECKING:
 
     from nnrun.spec.parts import Part
 
+Columns = tuple[Column, ...]
+Learned = Mapping[str, "Tensor"]
 CHUNK = 8192  # rows in float64 at a time
-
-
-def _nothing(x: Tensor) -> dict[str, Tensor]:
-    return {}
+SCALED = ("number", "date")
+"""The kinds of columns that a scaler changes."""
 
 
 @dataclass(frozen=True)
@@ -35,29 +40,53 @@ class Step:
 
     Args:
         apply: (inputs (N, ...), what was learned) → inputs (N, ...).
-        fit: training inputs (N, ...) → what is learned from them.
+        fit: (training inputs (N, ...), the columns of a table) → what is learned from them.
+        after: (the columns of a table, what was learned) → its columns after the step.
+        scales: whether the step is given the columns of numbers alone, each of which stays a column.
     """
 
-    apply: Callable[[Tensor, Mapping[str, Tensor]], Tensor]
-    fit: Callable[[Tensor], dict[str, Tensor]] = _nothing
+    apply: Callable[[Tensor, Learned], Tensor]
+    fit: Callable[[Tensor, Columns], dict[str, Tensor]] = lambda x, columns: {}
+    after: Callable[[Columns, Learned], Columns] = lambda columns, learned: columns
+    scales: bool = False
+
+    def learn(self, x: Tensor, columns: Columns) -> dict[str, Tensor]:
+        """Return what the step learns from training inputs (N, ...)."""
+        chosen = self._chosen(columns)
+        return self.fit(x if chosen is None else x[:, chosen], columns)
+
+    def replay(self, x: Tensor, columns: Columns, learned: Learned) -> Tensor:
+        """Return the inputs (N, ...) after the step."""
+        chosen = self._chosen(columns)
+        if chosen is None:
+            return self.apply(x, learned)
+        x = x.clone()
+        x[:, chosen] = self.apply(x[:, chosen], learned)
+        return x
+
+    def _chosen(self, columns: Columns) -> list[int] | None:
+        """Return the numbers of the columns that the step sees; None for all of them."""
+        chosen = [number for number, column in enumerate(columns) if column.kind in SCALED]
+        return chosen if self.scales and len(chosen) < len(columns) else None
 
 
-def fit_steps(steps: Sequence[Part], x_train: Tensor) -> list[dict[str, Tensor]]:
+def fit_steps(steps: Sequence[Part], x_train: Tensor, columns: Columns = ()) -> list[dict[str, Tensor]]:
     """Return what each step learns from the training inputs (N, ...), as the steps before it leave them.
 
     Raises:
         DataError: when a step does not suit the inputs, placed at ("preprocess", number).
     """
-    fitted = []
+    fitted: list[dict[str, Tensor]] = []
     for number, part in enumerate(steps):
         with _placed(number):
             step: Step = part.build()
-            fitted.append(step.fit(x_train))
-            x_train = step.apply(x_train, fitted[-1]) if number < len(steps) - 1 else x_train
+            fitted.append(step.learn(x_train, columns))
+            x_train = step.replay(x_train, columns, fitted[-1]) if number < len(steps) - 1 else x_train
+            columns = step.after(columns, fitted[-1])
     return fitted
 
 
-def apply_steps(steps: Sequence[Part], fitted: Sequence[Mapping[str, Tensor]], x: Tensor) -> Tensor:
+def apply_steps(steps: Sequence[Part], fitted: Sequence[Learned], x: Tensor, columns: Columns = ()) -> Tensor:
     """Return the inputs (N, ...) after every step, as float32.
 
     Raises:
@@ -66,8 +95,15 @@ def apply_steps(steps: Sequence[Part], fitted: Sequence[Mapping[str, Tensor]], x
     for number, (part, learned) in enumerate(zip(steps, fitted, strict=True)):
         with _placed(number):
             step: Step = part.build()
-            x = step.apply(x, learned)
+            x, columns = step.replay(x, columns, learned), step.after(columns, learned)
     return x.to(torch.float32)
+
+
+def columns_after(steps: Sequence[Part], fitted: Sequence[Learned], columns: Columns) -> Columns:
+    """Return the columns of a table after every step."""
+    for part, learned in zip(steps, fitted, strict=True):
+        columns = part.build().after(columns, learned)
+    return columns
 
 
 @PREPROCESS.register("standardize")
@@ -80,24 +116,81 @@ def standardize(*, over: Literal["column", "all"] = "column") -> Step:
         over: column: each input by itself, for a picture each pixel; all: one mean and one deviation for everything.
     """
 
-    def fit(x: Tensor) -> dict[str, Tensor]:
+    def fit(x: Tensor, columns: Columns) -> dict[str, Tensor]:
         count = len(x) if over == "column" else x.numel()
         mean = _sum((rows for rows in _float64(x)), over) / count
         variance = _sum(((rows - mean) ** 2 for rows in _float64(x)), over) / count
         return {"mean": mean, "deviation": torch.where(variance > 0, variance.sqrt(), 1.0)}
 
-    return Step(lambda x, learned: _shifted(x, learned["mean"], learned["deviation"]), fit)
+    return Step(lambda x, learned: _shifted(x, learned["mean"], learned["deviation"]), fit, scales=True)
 
 
 @PREPROCESS.register("minmax")
 def minmax() -> Step:
     """Bring each column to 0 … 1 over the training rows; for a picture, each pixel."""
 
-    def fit(x: Tensor) -> dict[str, Tensor]:
+    def fit(x: Tensor, columns: Columns) -> dict[str, Tensor]:
         low, high = x.amin(0).to(torch.float64), x.amax(0).to(torch.float64)
         return {"low": low, "range": torch.where(high > low, high - low, 1.0)}
 
-    return Step(lambda x, learned: _shifted(x, learned["low"], learned["range"]), fit)
+    return Step(lambda x, learned: _shifted(x, learned["low"], learned["range"]), fit, scales=True)
+
+
+@PREPROCESS.register("robust")
+def robust() -> Step:
+    """Subtract the median and divide by the distance between the quartiles, which outliers do not move (scikit-learn's RobustScaler)."""
+
+    def fit(x: Tensor, columns: Columns) -> dict[str, Tensor]:
+        low, median, high = _percentiles(x, (25.0, 50.0, 75.0))
+        return {"median": median, "range": torch.where(high > low, high - low, 1.0)}
+
+    return Step(lambda x, learned: _shifted(x, learned["median"], learned["range"]), fit, scales=True)
+
+
+@PREPROCESS.register("quantile")
+def quantile(*, quantiles: Annotated[int, Field(ge=2, le=100_000)] = 1000, to: Literal["normal", "uniform"] = "normal") -> Step:
+    """Give each column a normal or an even distribution, by its quantiles in the training rows (scikit-learn's QuantileTransformer).
+
+    Args:
+        quantiles: how many are learned; at most as many as there are training rows.
+        to: normal: mean 0 and deviation 1, cut off at ±5.2; uniform: 0 … 1.
+    """
+
+    def fit(x: Tensor, columns: Columns) -> dict[str, Tensor]:
+        places = torch.linspace(0, 1, min(quantiles, len(x)), dtype=torch.float64)
+        return {"quantiles": _percentiles(x, (places * 100).tolist())}
+
+    def apply(x: Tensor, learned: Learned) -> Tensor:
+        import numpy as np
+
+        known = learned["quantiles"].numpy()
+        even = np.linspace(0, 1, len(known))
+        made = np.empty(tuple(x.shape))
+        for number, values in enumerate(x.flatten(1).T.double().cpu().numpy()):
+            ups, column = np.interp(values, known[:, number], even), known[::-1, number]
+            made.reshape(len(x), -1)[:, number] = (ups - np.interp(-values, -column, -even[::-1])) / 2  # equal quantiles: their middle
+        share = torch.from_numpy(made).to(x.device)
+        return (share if to == "uniform" else torch.special.ndtri(share.clamp(1e-7, 1 - 1e-7))).to(torch.float32)
+
+    return Step(apply, fit, scales=True)
+
+
+@PREPROCESS.register("clip")
+def clip(*, share: Annotated[float, Field(gt=0, lt=0.5)] = 0.01) -> Step:
+    """Bring outliers to the edge: what is below or above nearly all training rows of its column becomes the value of that edge.
+
+    Args:
+        share: how much of the training rows lies beyond each of the two edges, such as 0.01.
+    """
+
+    def fit(x: Tensor, columns: Columns) -> dict[str, Tensor]:
+        low, high = _percentiles(x, (100 * share, 100 - 100 * share))
+        return {"low": low, "high": high}
+
+    def apply(x: Tensor, learned: Learned) -> Tensor:
+        return x.to(torch.float64).clamp(learned["low"].to(x.device), learned["high"].to(x.device)).to(torch.float32)
+
+    return Step(apply, fit, scales=True)
 
 
 @PREPROCESS.register("scale")
@@ -107,7 +200,7 @@ def scale(*, by: float) -> Step:
     Args:
         by: the number, such as 0.0625 for pixels from 0 to 16.
     """
-    return Step(lambda x, learned: x.to(torch.float32) * by)
+    return Step(lambda x, learned: x.to(torch.float32) * by, scales=True)
 
 
 @PREPROCESS.register("flatten")
@@ -126,7 +219,7 @@ def pad(*, by: int) -> Step:
     if by < 0:
         raise DataError(f"pad by {by} would cut pixels off", fix="write a number of pixels, such as 2", at=("by",))
 
-    def apply(x: Tensor, learned: Mapping[str, Tensor]) -> Tensor:
+    def apply(x: Tensor, learned: Learned) -> Tensor:
         if x.dim() != 4:
             what = f"pad wants pictures (rows, channels, height, width), and a row here has the shape {list(x.shape[1:])}"
             raise DataError(what, fix="remove the step, or put it before flatten")
@@ -139,13 +232,20 @@ def pad(*, by: int) -> Step:
 def pixels() -> Step:
     """Turn bytes from 0 to 255 into numbers from 0 to 1."""
 
-    def apply(x: Tensor, learned: Mapping[str, Tensor]) -> Tensor:
+    def apply(x: Tensor, learned: Learned) -> Tensor:
         if x.dtype != torch.uint8:
             what = f"pixels wants bytes from 0 to 255, and the inputs are {str(x.dtype).removeprefix('torch.')}"
             raise DataError(what, fix="write `{scale: 0.0625}` for numbers from 0 to 16, or put pixels first")
         return x.to(torch.float32) / 255
 
     return Step(apply)
+
+
+def _percentiles(x: Tensor, shares: Sequence[float]) -> Tensor:
+    """Return percentiles (Q, …) of inputs (N, …), between two rows on the line that joins them, as float64."""
+    import numpy as np
+
+    return torch.from_numpy(np.percentile(x.to(torch.float64).cpu().numpy(), shares, axis=0))
 
 
 def _float64(x: Tensor) -> Iterator[Tensor]:

@@ -3,76 +3,237 @@
     random             torch.randperm, seeded, cut into train, val and test
     train_test_split   scikit-learn's function: test is cut off first, then val from what remains
     stratified         the same, with the classes in equal shares
+    group              scikit-learn's GroupShuffleSplit, the same way: no value of a column is in two parts
+    time               sorted by a column: the earliest rows are trained on, the latest tested
+    hash               by the name of each row: its part does not depend on the other rows
+    column             by what a column says
+    files              by the file that a row came from
     rows               the rows that the config names
 
-A method is a function of (sizes, y, seed, classes) and returns the row numbers of each part. A hand-written script that follows the same
-two or three lines gets the same rows: see the docstring of each method.
+A method is a function of (what is asked) and returns the row numbers of each part. A hand-written script that follows the same two or three
+lines gets the same rows: see the docstring of each method. With `folds`, one fold is the test part, cut by scikit-learn's KFold,
+StratifiedKFold or StratifiedGroupKFold, and the rest is split into train and val by the method.
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nnrun.data.columns import moments
 from nnrun.errors import DataError
 from nnrun.lazy import torch
 from nnrun.registry import SPLITS
+from nnrun.spec.experiment import METHOD_COLUMNS
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
     from torch import Tensor
 
+    from nnrun.data.dataset import Dataset
     from nnrun.spec.experiment import Split
 
+    Numbers = npt.NDArray[np.int64]
+
 PARTS = ("train", "val", "test")
+NAMES = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val", "test": "test"}
 Sizes = Mapping[str, Any]  # part → a share, a count, "rest", [3, 7] or "0:100"
 MOST_SEED = 2**32 - 1  # scikit-learn takes no larger one
 
 
-def split_rows(split: Split, y: Tensor, seed: int, classes: Sequence[str] = ()) -> dict[str, Tensor]:
-    """Return the row numbers (int64) of the parts train, val and test; a part may be empty, but not train.
+@dataclass(frozen=True)
+class Asked:
+    """What is to be split, and how large the parts are to be.
 
     Args:
         y: the targets (N,) or (N, T).
         classes: the class names, for errors.
+        keys: for each row a number that says its value in the column that the method goes by, in the order of the values; or None.
+        names: for method hash and column, the values themselves; for method files, the file of each row.
+    """
+
+    sizes: Sizes
+    y: Tensor
+    seed: int
+    classes: Sequence[str] = ()
+    keys: Numbers | None = None
+    names: Sequence[str] = ()
+
+    def some(self, rows: Numbers, sizes: Sizes) -> Asked:
+        """Return the same for some of the rows."""
+        keys = None if self.keys is None else self.keys[rows]
+        return replace(self, sizes=sizes, y=self.y[torch.from_numpy(rows)], keys=keys)
+
+
+def split_rows(split: Split, dataset: Dataset, seed: int) -> dict[str, Tensor]:
+    """Return the row numbers (int64) of the parts train, val and test; a part may be empty, but not train.
 
     Raises:
         DataError: when the rows do not suffice for what was asked.
     """
     sizes = {part: getattr(split, part) for part in PARTS}
-    parts: dict[str, Tensor] = SPLITS[split.method].build(sizes, y, seed, classes)
+    asked = Asked(sizes, dataset.y, seed, dataset.task.classes, *_keys(split, dataset))
+    parts: dict[str, Tensor] = _fold(split, asked) if split.folds else SPLITS[split.method].build(asked)
     if not len(parts["train"]):
-        raise _refused(f"no row of the {len(y)} is left to train on", "give split.train some rows", "train")
+        raise _refused(f"no row of the {len(dataset.y)} is left to train on", "give split.train some rows", "train")
     return parts
 
 
+def _keys(split: Split, dataset: Dataset) -> tuple[Numbers | None, Sequence[str]]:
+    """Return the values of the column that the method goes by, as numbers in their order, and as they stand."""
+    import numpy as np
+
+    key = METHOD_COLUMNS.get(split.method)
+    if split.method == "files" and dataset.table is not None:
+        return None, dataset.table.files()
+    if key is None:
+        return None, ()
+    name, table = getattr(split, key), dataset.table
+    if table is None:
+        what = f"method {split.method} goes by a column, and this dataset is no table of a file"
+        raise DataError(what, fix="write `method: random`, or `method: rows`", at=("split", "method"))
+    texts = table.texts(name)
+    if texts.null_count():
+        row = int(texts.is_null().arg_true()[0])
+        what = f"column {name!r}, by which the rows are split, is missing in {texts.null_count()} rows (the first is row {row})"
+        raise DataError(what, fix="fill it in, or remove these rows", place=table.place(row, name), at=("split", key))
+    if split.method != "time":
+        return np.unique(texts.to_numpy(), return_inverse=True)[1].astype(np.int64), texts.to_list()
+    values, bad = table.numbers(name)
+    if len(bad):
+        times = moments(texts)
+        if times.null_count():
+            row = int(times.is_null().arg_true()[0])
+            what = f"column {name!r}: {texts[row]!r} is neither a number nor a date, and the rows are to be split by it"
+            raise DataError(what, fix="write dates like 2026-01-31", place=table.place(row, name), at=("split", "by"))
+        values = times.to_physical().to_numpy()
+    return np.unique(values, return_inverse=True)[1].astype(np.int64), ()
+
+
 @SPLITS.register("random")
-def random(sizes: Sizes, y: Tensor, seed: int, classes: Sequence[str]) -> dict[str, Tensor]:
+def random(asked: Asked) -> dict[str, Tensor]:
     """Rows in the order of torch.randperm(n, generator=torch.Generator().manual_seed(seed)), cut into train, val, test."""
-    counts = part_counts(sizes, len(y))
-    order = torch.randperm(len(y), generator=torch.Generator().manual_seed(seed))
-    train, val, test, _ = torch.split(order, [*counts.values(), len(y) - sum(counts.values())])
-    return {"train": train, "val": val, "test": test}
+    rows = len(asked.y)
+    return _cut(torch.randperm(rows, generator=torch.Generator().manual_seed(asked.seed)), part_counts(asked.sizes, rows))
 
 
 @SPLITS.register("train_test_split")
-def train_test_split(sizes: Sizes, y: Tensor, seed: int, classes: Sequence[str]) -> dict[str, Tensor]:
+def train_test_split(asked: Asked) -> dict[str, Tensor]:
     """scikit-learn's train_test_split(random_state=seed): the test part from all rows, then the validation part from the others."""
-    return _by_sklearn(part_counts(sizes, len(y)), y, seed)
+    return _by_sklearn(part_counts(asked.sizes, len(asked.y)), asked)
 
 
 @SPLITS.register("stratified", needs="classes")
-def stratified(sizes: Sizes, y: Tensor, seed: int, classes: Sequence[str]) -> dict[str, Tensor]:
+def stratified(asked: Asked) -> dict[str, Tensor]:
     """As train_test_split, with each class in the same share in every part (stratify=y)."""
-    if y.dim() != 1 or y.is_floating_point():
+    if asked.y.dim() != 1 or asked.y.is_floating_point():
         what = "method stratified keeps the shares of the classes, and the targets are numbers"
         raise _refused(what, "write `method: train_test_split`", "method")
-    return _by_sklearn(part_counts(sizes, len(y)), y, seed, by_class=True, classes=classes)
+    return _by_sklearn(part_counts(asked.sizes, len(asked.y)), asked, by_class=True)
+
+
+@SPLITS.register("group")
+def group(asked: Asked) -> dict[str, Tensor]:
+    """scikit-learn's GroupShuffleSplit(random_state=seed): test from all groups, then val from the others; sizes are shares of groups."""
+    import numpy as np
+    from sklearn.model_selection import GroupShuffleSplit
+
+    assert asked.keys is not None
+    shares = {part: size for part, size in asked.sizes.items() if size not in ("rest", 0)}
+    if any(not isinstance(size, float) and size != 1 for size in shares.values()):
+        part = next(part for part, size in shares.items() if not isinstance(size, float))
+        raise _refused("method group takes shares of the groups, not counts of rows", "write a share, such as 0.2", part)
+    left, parts, kept = np.arange(len(asked.y)), {"val": np.arange(0), "test": np.arange(0)}, 1.0
+    for part in ("test", "val"):
+        if part not in shares:
+            continue
+        try:
+            cut = GroupShuffleSplit(n_splits=1, test_size=shares[part] / kept, random_state=_sklearn_seed(asked.seed))
+            stay, go = next(cut.split(left, groups=asked.keys[left]))
+        except ValueError:
+            groups = len(np.unique(asked.keys))
+            raise _refused(f"{groups} groups are too few for parts of {sorted(shares.values())}", "give larger shares", part) from None
+        parts[part], left, kept = left[go], left[stay], kept - shares[part]
+    return {"train": torch.from_numpy(left), **{part: torch.from_numpy(parts[part]) for part in ("val", "test")}}
+
+
+@SPLITS.register("time")
+def time(asked: Asked) -> dict[str, Tensor]:
+    """Rows sorted by a column, without shuffling: the earliest for train, then val, and the latest for test; one moment is in one part."""
+    assert asked.keys is not None
+    keys, order = torch.from_numpy(asked.keys).sort(stable=True)
+    counts, end, begun = part_counts(asked.sizes, len(order)), 0, 0
+    for part in PARTS:  # the rows of a moment that is cut in two go to the earlier part
+        begun, end = end, min(len(order), end + counts[part])
+        end = max(begun, int(torch.searchsorted(keys, keys[end - 1], right=True)) if counts[part] else begun)
+        counts[part] = end - begun
+    return _cut(order, counts)
+
+
+@SPLITS.register("hash")
+def hashed(asked: Asked) -> dict[str, Tensor]:
+    """By the first 8 bytes of SHA-256 of `seed/NAME` as a share of 2^64: below train's share it is train, then val, then test."""
+    if any(isinstance(size, int) and size > 1 for size in asked.sizes.values()):
+        raise _refused("method hash takes shares, not counts", "write a share, such as 0.2", "train")
+    rest = 1 - sum(size for size in asked.sizes.values() if size != "rest")
+    ends, end = [], 0.0
+    for part in PARTS:
+        end += rest if asked.sizes[part] == "rest" else asked.sizes[part]
+        ends.append(end)
+    found: dict[str, list[int]] = {part: [] for part in PARTS}
+    for row, name in enumerate(asked.names):
+        share = int.from_bytes(hashlib.sha256(f"{asked.seed}/{name}".encode()).digest()[:8], "big") / 2**64
+        part = next((part for part, end in zip(PARTS, ends, strict=True) if share < end), "")
+        if part:
+            found[part].append(row)
+    return {part: torch.tensor(rows, dtype=torch.int64) for part, rows in found.items()}
+
+
+@SPLITS.register("files")
+def files(asked: Asked) -> dict[str, Tensor]:
+    """By the file that a row came from, where the dataset has several: {train: a.csv, test: b.csv}; `rest` takes the other files."""
+    wanted = {part: [size] if isinstance(size, str) else size for part, size in asked.sizes.items() if size not in ("rest", 0)}
+    known = dict.fromkeys(asked.names)
+    owner: dict[str, str] = {}
+    for part, paths in wanted.items():
+        for path in paths:
+            matching = [name for name in known if name == path or name.endswith(f"/{path}")]
+            if not matching:
+                shown = ", ".join(Path(name).name for name in list(known)[:8]) or "none"
+                raise _refused(f"split.{part}: the dataset has no file {path}", f"its files are {shown}", part)
+            if matching[0] in owner:
+                raise _refused(f"{path} is in split.{owner[matching[0]]} and in split.{part}", "name each file once", part)
+            owner[matching[0]] = part
+    others = _the_rest(asked.sizes)
+    found: dict[str, list[int]] = {part: [] for part in PARTS}
+    for row, name in enumerate(asked.names):
+        part = owner.get(name, others)
+        if part:
+            found[part].append(row)
+    return {part: torch.tensor(rows, dtype=torch.int64) for part, rows in found.items()}
+
+
+@SPLITS.register("column")
+def column(asked: Asked) -> dict[str, Tensor]:
+    """By what a column says of each row: train, val (or valid, validation, dev) or test."""
+    found: dict[str, list[int]] = {part: [] for part in PARTS}
+    for row, name in enumerate(asked.names):
+        if name.lower() not in NAMES:
+            what = f"row {row} belongs to {name!r}, which is no part"
+            raise DataError(what, fix="write train, val or test in the column of the split", at=("split", "column"))
+        found[NAMES[name.lower()]].append(row)
+    return {part: torch.tensor(rows, dtype=torch.int64) for part, rows in found.items()}
 
 
 @SPLITS.register("rows")
-def rows(sizes: Sizes, y: Tensor, seed: int, classes: Sequence[str]) -> dict[str, Tensor]:
+def rows(asked: Asked) -> dict[str, Tensor]:
     """The rows named in the config, [3, 7] or 0:60000, counted from 0; `rest` takes all that are named nowhere, in their order."""
+    sizes, y = asked.sizes, asked.y
     named = {part: _named_rows(part, size, len(y)) for part, size in sizes.items() if size != "rest"}
     owner: dict[int, str] = {}
     for part, numbers in named.items():
@@ -123,20 +284,51 @@ def _the_rest(sizes: Sizes) -> str:
     return found[0] if found else ""
 
 
-def _by_sklearn(
-    counts: Mapping[str, int], y: Tensor, seed: int, *, by_class: bool = False, classes: Sequence[str] = ()
-) -> dict[str, Tensor]:
+def _cut(order: Tensor, counts: Mapping[str, int]) -> dict[str, Tensor]:
+    """Return rows in an order, cut into consecutive parts."""
+    train, val, test, _ = torch.split(order, [*counts.values(), len(order) - sum(counts.values())])
+    return {"train": train, "val": val, "test": test}
+
+
+def _fold(split: Split, asked: Asked) -> dict[str, Tensor]:
+    """Return one fold as the test part, and the other rows split into train and val by the method."""
+    import numpy as np
+    from sklearn.model_selection import KFold, StratifiedGroupKFold, StratifiedKFold
+
+    assert split.folds is not None
+    rows = len(asked.y)
+    classes = bool(asked.classes) and split.method in ("stratified", "group")
+    kind = StratifiedGroupKFold if split.method == "group" else StratifiedKFold if split.method == "stratified" else KFold
+    groups = rows if asked.keys is None else len(np.unique(asked.keys))
+    if groups < split.folds:
+        raise DataError(f"{groups} {'groups' if asked.keys is not None else 'rows'} do not make {split.folds} folds", at=("split", "folds"))
+    if split.method == "stratified":
+        _check_classes(asked.y, dict.fromkeys((f"fold {number}" for number in range(1, split.folds + 1)), rows), asked.classes, split.folds)
+    by = asked.y.numpy() if classes else np.zeros(rows, np.int64)
+    cuts = kind(n_splits=split.folds, shuffle=True, random_state=_sklearn_seed(asked.seed)).split(by, by, asked.keys)
+    others, test = list(cuts)[split.fold - 1]
+    inner = SPLITS[split.method].build(asked.some(others, {**asked.sizes, "train": "rest"})) if split.val else {}
+    found = {part: torch.from_numpy(others)[inner[part]] for part in ("train", "val") if inner}
+    return {"train": torch.from_numpy(others), "val": torch.zeros(0, dtype=torch.int64), **found, "test": torch.from_numpy(test)}
+
+
+def _sklearn_seed(seed: int) -> int:
+    if seed > MOST_SEED:
+        raise DataError(f"seed {seed} is larger than scikit-learn takes", fix=f"use at most {MOST_SEED}", at=("seed",))
+    return seed
+
+
+def _by_sklearn(counts: Mapping[str, int], asked: Asked, *, by_class: bool = False) -> dict[str, Tensor]:
     import numpy as np
     from sklearn.model_selection import train_test_split as cut
 
-    if seed > MOST_SEED:
-        raise DataError(f"seed {seed} is larger than scikit-learn takes", fix=f"use at most {MOST_SEED}", at=("seed",))
+    y, seed = asked.y, _sklearn_seed(asked.seed)
     left, parts = np.arange(len(y)), {"val": np.arange(0), "test": np.arange(0)}
     cuts = [part for part in ("test", "val") if counts[part]]
     for part in cuts:
         keep = counts["train"] if part == cuts[-1] else len(left) - counts[part]
         if by_class:
-            _check_classes(y[left], {"train": keep, part: counts[part]}, classes)
+            _check_classes(y[left], {"train": keep, part: counts[part]}, asked.classes)
         by = y.numpy()[left] if by_class else None
         left, parts[part] = cut(left, test_size=counts[part], train_size=keep, random_state=seed, shuffle=True, stratify=by)
     if counts["train"] < len(left):
@@ -145,14 +337,16 @@ def _by_sklearn(
     return {"train": torch.from_numpy(left), **{part: torch.from_numpy(parts[part]) for part in ("val", "test")}}
 
 
-def _check_classes(y: Tensor, sizes: Mapping[str, int], classes: Sequence[str]) -> None:
-    """Refuse a cut in two that cannot hold every class on both sides."""
+def _check_classes(y: Tensor, sizes: Mapping[str, int], classes: Sequence[str], fewest: int = 2) -> None:
+    """Refuse a cut that cannot hold every class on each side."""
     present, rows = torch.unique(y, return_counts=True)
     rarest = int(rows.argmin())
     parts = " and ".join(sizes)
-    if rows[rarest] < 2:
+    if rows[rarest] < fewest:
         name = repr(classes[int(present[rarest])]) if classes else f"number {int(present[rarest])}"
-        what = f"class {name} has 1 row to share between {parts}"
+        count = int(rows[rarest])
+        parts = parts if fewest == 2 else f"{fewest} folds"
+        what = f"class {name} has {count} row{'s' * (count != 1)} to share between {parts}"
         raise _refused(what, "add rows of it, leave it out, or write `method: random`", "method")
     for part, size in sizes.items():
         if size < len(present):

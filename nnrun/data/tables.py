@@ -1,15 +1,13 @@
-"""Tables with named columns: their numbers and texts read exactly, and every bad cell told with its place.
+"""A table in memory: named columns as the file has them, which cells are missing or no numbers, and where in the file each cell stands.
 
-A table is a list of names and a stream of records; a record is a list of cells, each the text that stood in the file. Nothing is guessed
-from the first rows: the caller says which columns are numbers. A place is looked up only when there is something to tell. Spaces around a
-cell are ignored. Where tables come from is the matter of `table_files`.
+Columns keep what the file gives: text, or numbers, truth values and dates where the file has types. Nothing is guessed here; what a column
+means is the matter of `columns`, and where tables come from that of `table_files`. Spaces around a text are ignored.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import islice
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from nnrun.errors import DataError, Fault, Place, closest
@@ -18,34 +16,85 @@ from nnrun.spec.base import Location
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
+    import polars
 
-Record = tuple[int, list[str]]
-"""The line where a record begins (0: it has none), and its cells, one for each name."""
+MISSING = ("", "NA", "N/A", "NaN", "nan", "null", "NULL", "?")
+"""What stands in a cell that has no value, unless the config says otherwise; a null of a typed file always is one."""
 
-CHUNK = 20_000  # rows held as Python text at a time
+LARGEST = 3.4028234663852886e38  # of float32
 MOST_FAULTS = 20
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table that is read when it is asked for.
+    """A table.
 
     Args:
         file: its path, as errors show it.
-        names: its columns, in order.
-        records: begins reading its records anew.
-        mark: (line, number of a column) → the place of that cell; None for a file without lines.
+        frame: its columns; those of text hold the cells as they stood in the file.
+        missing: the texts that stand for no value.
+        mark: (row counted from 0, column) → the place of that cell; None for a file without lines.
+        rows: the number in the file of each row that was kept; None when all were.
+        starts: file → the number of its first row, where the table is made of several files.
     """
 
     file: str
-    names: tuple[str, ...]
-    records: Callable[[], Iterator[Record]]
-    mark: Callable[[int, int], Place] | None = None
+    frame: polars.DataFrame
+    missing: tuple[str, ...] = MISSING
+    mark: Callable[[int, str], Place] | None = None
+    rows: npt.NDArray[np.intp] | None = None
+    starts: Mapping[str, int] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return self.frame.height
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The columns, in order."""
+        return tuple(self.frame.columns)
+
+    def texts(self, name: str) -> polars.Series:
+        """Return a column as text without the spaces around it, null where a value is missing."""
+        import polars
+
+        series = self.frame[name].cast(polars.String).str.strip_chars()
+        return series.set(series.is_in(list(self.missing)), None) if self.missing else series
+
+    def numbers(self, name: str) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.intp]]:
+        """Return a column as numbers, NaN where a value is missing, and the rows of those that are not finite numbers in float32."""
+        import numpy as np
+        import polars
+
+        series = self.frame[name]
+        if series.dtype.is_numeric() or series.dtype == polars.Boolean:
+            values = series.cast(polars.Float64).to_numpy()
+            return values, np.flatnonzero(np.abs(values) > LARGEST)
+        text = self.texts(name)
+        values = text.cast(polars.Float64, strict=False).to_numpy()
+        return values, np.flatnonzero(~(np.abs(values) <= LARGEST) & text.is_not_null().to_numpy())
 
     def place(self, row: int, name: str) -> Place | None:
         """Return where the cell of a row, counted from 0, stands in the file."""
-        line, _ = next(islice(self.records(), row, None))
-        return self.mark(line, self.names.index(name)) if self.mark else None
+        return self.mark(self.number(row), name) if self.mark else None
+
+    def number(self, row: int) -> int:
+        """Return the number in the file, counted from 0, of a row of this table."""
+        return row if self.rows is None else int(self.rows[row])
+
+    def files(self) -> list[str]:
+        """Return the file that each row came from."""
+        import numpy as np
+
+        numbers = np.arange(len(self)) if self.rows is None else self.rows
+        names, first = list(self.starts) or [self.file], list(self.starts.values()) or [0]
+        return [names[place - 1] for place in np.searchsorted(first, numbers, side="right")]
+
+    def without(self, dropped: npt.NDArray[np.bool_]) -> Table:
+        """Return the table without the rows that are marked."""
+        import numpy as np
+
+        kept = np.flatnonzero(~dropped)
+        return replace(self, frame=self.frame[kept], rows=kept if self.rows is None else self.rows[kept])
 
     def require(self, wanted: Iterable[str], *, at: Location = ()) -> None:
         """Refuse a table that lacks one of the wanted columns, naming the nearest that it has."""
@@ -54,108 +103,54 @@ class Table:
             near = closest(missing[0], self.names)
             hint = f"did you mean {near!r}? " if near else ""
             lacks = f"column {missing[0]!r}" if len(missing) == 1 else f"columns {', '.join(map(repr, missing[:8]))}"
-            raise DataError(f"{self.file} has no {lacks}", fix=f"{hint}(its columns are {_listed(self.names)})", at=at)
+            raise DataError(f"{self.file} has no {lacks}", fix=f"{hint}(its columns are {listed(self.names)})", at=at)
 
+    def fault(self, what: str, fix: str, name: str, rows: Sequence[int] | npt.NDArray[np.intp]) -> Fault:
+        """Return the fault of some rows of a column: how many, which is the first, and its place."""
+        cells = "the only such cell" if len(rows) == 1 else f"the first of {len(rows)} such cells"
+        said = f"{what} ({cells}, row {self.number(int(rows[0]))} counted from 0)"
+        return Fault(said if self.mark else f"{self.file}: {said}", fix, self.place(int(rows[0]), name))
 
-def read_columns(table: Table, numbers: Sequence[str], texts: Sequence[str] = ()) -> tuple[npt.NDArray[np.float32], dict[str, list[str]]]:
-    """Return the columns of numbers as an array (N, D), and each column of text as a list of N stripped cells.
+    def told(self, faults: Sequence[Fault]) -> DataError:
+        """Return the faults of many columns as one error, the first ones only."""
+        more = len(faults) - MOST_FAULTS
+        rest = [Fault(f"{self.file}: {more} more columns hold such cells")] if more > 0 else []
+        return DataError([*sorted(faults[:MOST_FAULTS], key=_line), *rest])
 
-    Raises:
-        DataError: with one fault for each column that holds a cell which is not a finite number.
-    """
-    import numpy as np
-
-    index = {name: number for number, name in enumerate(table.names)}
-    bad: dict[str, BadCells] = {}
-    blocks: list[npt.NDArray[np.float32]] = []
-    kept: dict[str, list[str]] = {name: [] for name in texts}
-    records, rows = table.records(), 0
-    while chunk := [cells for _, cells in islice(records, CHUNK)]:
-        columns = list(zip(*chunk, strict=True))
-        block = np.empty((len(chunk), len(numbers)), np.float32)
-        for number, name in enumerate(numbers):
-            with np.errstate(over="ignore"):
-                block[:, number], wrong = floats(columns[index[name]])
-            if len(wrong):
-                first = bad.setdefault(name, BadCells(rows + int(wrong[0]), columns[index[name]][int(wrong[0])]))
-                first.count += len(wrong)
-        for name in texts:
-            kept[name].extend(cell.strip() for cell in columns[index[name]])
-        blocks.append(block)
-        rows += len(chunk)
-    if not rows:
-        raise DataError(f"{table.file} has a header but no rows", fix="add rows of data below it")
-    if bad:
-        raise DataError(_told(table, bad, rows))
-    return np.concatenate(blocks), kept
-
-
-@dataclass
-class BadCells:
-    """The cells of one column that are not finite numbers: the first, and how many."""
-
-    row: int
-    text: str
-    count: int = 0
-
-    def told(self, name: str, place: Place | None, rows: int) -> Fault:
-        """Return the fault for a column of `rows` cells."""
-        cells = "the only such cell" if self.count == 1 else f"the first of {self.count} such cells"
-        what = f"column {name!r}: {_why(self.text)} ({cells}, row {self.row} counted from 0)"
-        mostly = self.count > rows / 2
-        return Fault(what, "remove the column, or code it as numbers" if mostly else "mend or remove these rows", place)
-
-
-def floats(cells: Sequence[str]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.intp]]:
-    """Return the cells as numbers, NaN where one is none, and which of them are not finite as float32."""
-    import numpy as np
-
-    try:
-        values = np.fromiter(map(float, cells), np.float64, len(cells))
-    except ValueError:
-        values = np.array([_float(cell) for cell in cells], np.float64)
-    if "_" in "".join(cells):  # Python reads 2021_05 as 202105
-        values[["_" in cell for cell in cells]] = np.nan
-    with np.errstate(over="ignore"):
-        wrong = np.flatnonzero(~np.isfinite(values.astype(np.float32)))
-    return values, wrong
-
-
-def _float(cell: str) -> float:
-    try:
-        return float(cell)
-    except ValueError:
-        return float("nan")
+    def not_a_number(self, name: str, rows: npt.NDArray[np.intp], *, fix: str = "mend or remove these rows", call: str = "column") -> Fault:
+        """Return the fault of the cells of a column that are not finite numbers."""
+        return self.fault(f"{call} {name!r}: {_why(str(self.frame[name][int(rows[0])]))}", fix, name, rows)
 
 
 def is_number(text: str) -> bool:
     """Whether a text reads as a finite number."""
-    return abs(_float(text)) < float("inf")
+    try:
+        return abs(float(text)) < float("inf") and "_" not in text
+    except ValueError:
+        return False
+
+
+def listed(names: Sequence[str], most: int = 12) -> str:
+    """Return the first names in a row."""
+    return ", ".join(names[:most]) + (f", … ({len(names)} in all)" if len(names) > most else "")
+
+
+def quoted(cell: str, longest: int = 40) -> str:
+    """Return a cell in quotes, cut when it is long."""
+    return repr(cell if len(cell) <= longest else cell[: longest - 1] + "…")
 
 
 def _why(cell: str) -> str:
     """Say why a cell is not a finite float32."""
     text = cell.strip()
-    if not text:
-        return "an empty cell is not a number"
-    shown = repr(text if len(text) <= 40 else text[:39] + "…")
+    if is_number(text):
+        return f"{quoted(text)} is too large for float32"
     try:
-        value = float(text)
+        float(text.replace("_", "-"))
     except ValueError:
-        return f"{shown} is not a number"
-    finite = value == value and abs(value) != float("inf") and "_" not in text
-    return f"{shown} is too large for float32" if finite else f"{shown} is not a finite number"
+        return f"{quoted(text)} is not a number"
+    return f"{quoted(text)} is not a finite number"
 
 
-def _told(table: Table, bad: dict[str, BadCells], rows: int) -> list[Fault]:
-    told = [
-        cells.told(name, table.place(cells.row, name), rows)
-        for name, cells in sorted(bad.items(), key=lambda item: item[1].row)[:MOST_FAULTS]
-    ]
-    if table.mark is None:
-        told = [Fault(f"{table.file}: {fault.what}", fault.fix) for fault in told]
-    return told + ([Fault(f"{table.file}: {len(bad) - len(told)} more columns hold such cells")] if len(bad) > len(told) else [])
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:12]) + (", …" if len(names) > 12 else "")
+def _line(fault: Fault) -> tuple[int, int]:
+    return (fault.place.line, fault.place.column) if fault.place else (0, 0)

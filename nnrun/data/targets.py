@@ -7,12 +7,12 @@ Class names are sorted: text by its characters, numbers by size. A class number 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from nnrun.data.dataset import Task
-from nnrun.data.tables import BadCells, floats
-from nnrun.errors import DataError, Place
+from nnrun.data.tables import Table
+from nnrun.errors import DataError
 from nnrun.lazy import torch
 
 if TYPE_CHECKING:
@@ -26,30 +26,36 @@ MOST_CLASSES = 50  # with more different values, someone has to say that they ar
 AT = ("dataset", "target")
 
 
-def targets_from_cells(
-    cells: Mapping[str, Sequence[str]], task: str, locate: Callable[[int, str], Place | None], known: Sequence[str] = ()
-) -> tuple[Task, Tensor]:
-    """Return the task, and the coded targets, of one or more columns of text cells.
+def targets_from_table(table: Table, names: Sequence[str], task: str, *, known: Sequence[str] = ()) -> tuple[Task, Tensor]:
+    """Return the task, and the coded targets, of one or more columns of a table.
 
     Args:
-        locate: (row, column) → the place of a cell in its file.
         known: the classes of a trained network, whose numbers they keep.
     """
     import numpy as np
+    import polars
 
     columns: dict[str, Values] = {}
-    for name, texts in cells.items():
-        missing = [row for row, text in enumerate(texts) if text.lower() in ("", "nan")]
-        if missing:
-            what = f"target {name!r} is missing in {len(missing)} rows (the first is row {missing[0]} counted from 0)"
-            raise DataError(what, fix="fill in the target, or remove these rows", place=locate(missing[0], name))
-        values, bad = floats(texts)
-        as_text = len(cells) == 1 and task != "numbers" and bool(np.isnan(values[bad]).any()) and not _few_are_bad(texts, len(bad), task)
-        if len(bad) and not as_text:
-            fault = BadCells(int(bad[0]), texts[bad[0]], len(bad)).told(name, locate(int(bad[0]), name), len(texts))
-            fix = "write `task: classes`, with one target column, if these are classes" if len(bad) > len(texts) / 2 else fault.fix
-            raise DataError(f"target {fault.what}", fix=fix, place=fault.place)
-        columns[name] = np.array(texts, dtype=object) if as_text else values
+    for name in names:
+        texts = table.texts(name)
+        values, bad = table.numbers(name)
+        missing = texts.is_null() | texts.str.to_lowercase().is_in(["nan"])
+        if missing.any():
+            rows = missing.arg_true().to_numpy()
+            at, count = table.number(int(rows[0])), len(rows)
+            what = f"target {name!r} is missing in {count} row{'s' * (count != 1)} (the first is row {at} counted from 0)"
+            fix = "fill in the target, remove these rows, or write `missing_target: drop`"
+            place = table.place(int(rows[0]), name)
+            raise DataError(what if place else f"{table.file}: {what}", fix=fix, place=place)
+        words = table.frame[name].dtype == polars.Boolean or bool(np.isnan(values[bad]).any())
+        if words and len(names) == 1 and task != "numbers" and not _few_are_bad(texts.n_unique(), len(texts), len(bad), task):
+            columns[name] = texts.to_numpy()
+        elif len(bad):
+            fix = "write `task: classes`, with one target column, if these are classes"
+            fix = fix if len(bad) > len(texts) / 2 else "mend or remove these rows"
+            raise DataError([table.not_a_number(name, bad, fix=fix, call="target column")])
+        else:
+            columns[name] = values
     return targets_from_arrays(columns, task, known=known)
 
 
@@ -86,9 +92,9 @@ def targets_from_arrays(
     return Task(names), torch.from_numpy(y_NT)
 
 
-def _few_are_bad(texts: Sequence[str], bad: int, task: str) -> bool:
+def _few_are_bad(different: int, rows: int, bad: int, task: str) -> bool:
     """Whether a column is one of numbers in which a few cells are wrong, rather than one of text."""
-    return task == "auto" and bad < len(texts) / 2 and len(set(texts)) > MOST_CLASSES
+    return task == "auto" and bad < rows / 2 and different > MOST_CLASSES
 
 
 def _look_like_classes(name: str, values: Values, at: tuple[str, ...]) -> bool:

@@ -6,7 +6,8 @@ N rows in a batch; shapes are of one row unless they begin with N.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,8 +16,9 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from nnrun.errors import SpecError
-from nnrun.model.flow import count_parameters, numbered, stack, title
+from nnrun.model.flow import count_parameters, numbered, shape_after, stack, title
 from nnrun.model.incoming import MAX_PARAMETERS, Incoming
+from nnrun.model.modules import EmbedColumns
 from nnrun.registry import LAYERS
 from nnrun.spec.base import Location
 from nnrun.spec.experiment import Experiment
@@ -24,7 +26,13 @@ from nnrun.spec.parts import Part, part_class
 
 
 def build_model(
-    spec: Experiment, input_shape: tuple[int, ...], outputs: int, wanted: str, *, max_parameters: int = MAX_PARAMETERS
+    spec: Experiment,
+    input_shape: tuple[int, ...],
+    outputs: int,
+    wanted: str,
+    *,
+    embedded: Mapping[int, tuple[int, int]] | None = None,
+    max_parameters: int = MAX_PARAMETERS,
 ) -> nn.Sequential:
     """Return the model on the CPU, with the weights that its seed gives.
 
@@ -32,6 +40,7 @@ def build_model(
         input_shape: of one row, without the batch.
         outputs: how many values the model gives for one row.
         wanted: what they are, for an error: "3 classes", "1 target".
+        embedded: input column → how many categories its numbers stand for, and how many numbers are learned for each.
         max_parameters: refuse a model that learns more numbers, before any memory is taken.
 
     Raises:
@@ -40,11 +49,27 @@ def build_model(
     by_width = all(isinstance(layer, int) for layer in spec.layers)
     parts = _from_widths(spec, input_shape) if by_width else numbered(layer for layer in spec.layers if isinstance(layer, Part))
     torch.manual_seed(spec.seed)
+    first: list[nn.Module] = []
+    if embedded:
+        first = [EmbedColumns(input_shape[0], _within(embedded, max_parameters))]
+        input_shape = shape_after(first[0], input_shape)
+        max_parameters -= count_parameters(first[0])
     model, shape = stack(parts, Incoming(input_shape, outputs, max_parameters))
+    if first:
+        model = nn.Sequential(OrderedDict([("embed_columns", first[0]), *model.named_children()]))
     if shape != (outputs,):
         number, fix = _mend([part for _, part in parts], shape)
         raise SpecError(f"the last layer gives {shape}, and the data has {wanted}", fix=fix, at=parts[number][0])
     return model
+
+
+def _within(embedded: Mapping[int, tuple[int, int]], max_parameters: int) -> Mapping[int, tuple[int, int]]:
+    numbers = sum(rows * size for rows, size in embedded.values())
+    if numbers > max_parameters:
+        raise SpecError(
+            f"the embeddings have {numbers:,} numbers, more than {max_parameters:,}", fix="give embed a smaller size", at=("preprocess",)
+        )
+    return embedded
 
 
 def _from_widths(spec: Experiment, input_shape: tuple[int, ...]) -> list[tuple[Location, Part]]:

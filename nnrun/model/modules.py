@@ -5,6 +5,8 @@ N rows in a batch, T steps of a sequence, D features of a step, H features of th
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
@@ -32,6 +34,27 @@ class Embedding(nn.Embedding):
             wrong = index[(index < 0) | (index >= self.num_embeddings)][0].item()
             what = f"embedding: the input holds {wrong}, and num_embeddings: {self.num_embeddings} allows 0 to {self.num_embeddings - 1}"
             raise DataError(what, fix="raise num_embeddings, and keep steps that change the numbers out of preprocess") from None
+
+
+class EmbedColumns(nn.Module):
+    """Look up learned vectors for the columns of categories in a table; the other columns come first, as they are.
+
+    Args:
+        columns: how many columns come.
+        embedded: column → how many categories its numbers stand for (0 is that of others), and how long the vector of each is.
+    """
+
+    plain: Tensor
+
+    def __init__(self, columns: int, embedded: Mapping[int, tuple[int, int]]) -> None:
+        super().__init__()
+        self.register_buffer("plain", torch.tensor([number for number in range(columns) if number not in embedded]), persistent=False)
+        self.tables = nn.ModuleDict({str(number): Embedding(rows, size) for number, (rows, size) in embedded.items()})
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return (N, plain columns + sizes of the vectors) for (N, columns)."""
+        plain = input.index_select(1, self.plain.long())
+        return torch.cat([plain, *(table(input[:, int(number)]) for number, table in self.tables.items())], 1)
 
 
 class Residual(nn.Sequential):

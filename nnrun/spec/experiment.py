@@ -29,8 +29,23 @@ from nnrun.spec.parts import (
 )
 from nnrun.spec.wording import form
 
-RowRange = Annotated[str, form(r"^([0-9]{0,18}:[0-9]{0,18}|rest)$", "rest", "0:60000", fix="write a share, a count, rows or `rest`")]
-Size = Annotated[int, Field(ge=0)] | Annotated[float, Field(ge=0, le=1)] | RowRange | list[Annotated[int, Field(ge=0)]]
+RowRange = Annotated[
+    str,
+    form(
+        r"^([0-9]{0,18}:[0-9]{0,18}|rest|[^:]*[^:0-9.][^:]*\.[A-Za-z0-9]+)$",
+        "rest",
+        "0:60000",
+        fix="write a share, a count, rows or `rest`",
+    ),
+]
+Size = Annotated[int, Field(ge=0)] | Annotated[float, Field(ge=0, le=1)] | RowRange | list[Annotated[int, Field(ge=0)]] | list[RowRange]
+
+
+METHOD_COLUMNS = {"group": "group", "time": "by", "column": "column", "hash": "id"}
+"""Split method → the key that names the column it goes by."""
+
+FOLDED = ("random", "train_test_split", "stratified", "group")
+"""The methods that can cut the rows into folds."""
 
 
 class Split(Spec):
@@ -48,21 +63,71 @@ class Split(Spec):
     method: SplitName = "random"
     """How rows are drawn (nnrun list splits)."""
 
+    group: str | None = None
+    """For method group: the column whose values no two parts may share, such as a patient; with another method, shared ones are told."""
+
+    by: str | None = None
+    """For method time: the column of dates or numbers by which earlier rows are trained on, and later ones tested."""
+
+    column: str | None = None
+    """For method column: the column that says train, val or test of each row."""
+
+    id: str | None = None
+    """For method hash: the column that names each row; its part does not depend on the other rows, nor on their order."""
+
+    folds: int | None = Field(default=None, ge=2, le=1000)
+    """Cut the rows into so many folds; one is the test part, the others are trained on (`nnrun train --folds` runs them all)."""
+
+    fold: int = Field(default=1, ge=1)
+    """Which fold is the test part, counted from 1."""
+
     @model_validator(mode="before")
     @classmethod
     def _defaults(cls, value: Any) -> Any:
-        """A method alone is a split; with no sizes at all the parts are 0.6, 0.2 and 0.2."""
+        """A method alone, or its column, is a split; with no sizes at all the parts are 0.6, 0.2 and 0.2."""
         if isinstance(value, str):
             value = {"method": value}
-        if isinstance(value, dict) and not {"train", "val", "test"} & set(value) and value.get("method") != "rows":
-            value = {"train": 0.6, "val": 0.2, "test": 0.2, **value}
+        if not isinstance(value, dict):
+            return value
+        named = [method for method, key in reversed(METHOD_COLUMNS.items()) if value.get(key) is not None][:1]
+        if any(isinstance(value.get(part), str) and "." in value[part] for part in ("train", "val", "test")):
+            named = ["files"]
+        if len(named) == 1 and "method" not in value:
+            value = {**value, "method": named[0]}
+        if not {"train", "val", "test"} & set(value) and value.get("method") not in ("rows", "column"):
+            value = {**({"train": "rest"} if value.get("folds") else {"train": 0.6, "val": 0.2, "test": 0.2}), **value}
         return value
+
+    @rule("method", "group", "by", "column", "id")
+    def _the_column_of_the_method(self) -> Iterator[ValidationError]:
+        wanted = METHOD_COLUMNS.get(self.method)
+        if wanted and getattr(self, wanted) is None:
+            yield fault(f"method {self.method} wants the column that it goes by", f"add `{wanted}: COLUMN` to the split", at=("method",))
+        for method, key in METHOD_COLUMNS.items():
+            if key not in (wanted, "group") and getattr(self, key) is not None:
+                yield fault(f"{key} is for method {method}, and method is {self.method!r}", f"write `method: {method}`", at=(key,))
+
+    @rule("folds", "fold", "method", "test")
+    def _folds(self) -> Iterator[ValidationError]:
+        if self.folds is None:
+            return
+        if self.fold > self.folds:
+            yield fault(f"fold {self.fold} of {self.folds} does not exist", f"write 1 to {self.folds}", at=("fold",), given=self.fold)
+        if self.method not in FOLDED:
+            yield fault(f"method {self.method} has no folds", f"write method {', '.join(FOLDED)}", at=("folds",), given=self.folds)
+        if self.test not in (0, 0.0, []):
+            yield fault("the fold is the test part", "leave test out of the split", at=("test",), given=self.test)
 
     @rule("train", "val", "test", "method")
     def _by_number_or_by_size(self) -> Iterator[ValidationError]:
         for part in ("train", "val", "test"):
             size = getattr(self, part)
-            by_number = isinstance(size, list) or (isinstance(size, str) and size != "rest")
+            by_name = (isinstance(size, str) and "." in size) or (isinstance(size, list) and any(isinstance(one, str) for one in size))
+            if by_name != (self.method == "files") and size not in ("rest", 0):
+                fix = "write `method: files`" if by_name else "write the name of a file of the dataset"
+                yield fault(f"split.{part} is {shown(size)}, and method is {self.method!r}", fix, at=(part,), given=size)
+                return
+            by_number = not by_name and (isinstance(size, list) or (isinstance(size, str) and size != "rest"))
             if by_number and self.method != "rows":
                 yield fault(
                     f"rows are given by number, and method is {self.method!r}", "add method: rows to the split", at=(part,), given=size
@@ -168,6 +233,15 @@ class Experiment(Spec):
 
     accumulate_batches: int = Field(default=1, ge=1)
     """Batches whose gradients make one step."""
+
+    scale_target: Literal["none", "standardize", "minmax"] = "none"
+    """What is done to target numbers before the loss, fitted on the training rows; undone in predictions and metrics, not in the loss."""
+
+    class_weight: Literal["none", "balanced"] | dict[str, Annotated[float, Field(ge=0)]] = "none"
+    """How much rows of each class count in training: balanced makes every class count alike; {yes: 5} counts one more, the others 1."""
+
+    leaks: Literal["note", "error", "ignore"] = "note"
+    """What is done when rows are in two parts, a group is on both sides, or one column alone gives the target away."""
 
     device: str = form(r"^(auto|cpu|mps|cuda(:[0-9]{1,3})?)$", "auto", "cpu", "cuda", "cuda:1", "mps", default="auto")
     """auto (CUDA, else MPS, else the CPU), cpu, cuda, cuda:1, mps."""

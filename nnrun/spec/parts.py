@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from glob import iglob
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -183,13 +184,14 @@ def _found(path: str, info: ValidationInfo) -> str:
     try:
         here = Path(path).expanduser()
         beside = [Path(folder) / here for folder in (info.context or {}).get("folders", ["."])]
-        return str(next((one for one in beside if one.exists()), here).absolute())
+        return str(next((one for one in beside if one.exists() or next(iglob(str(one), recursive=True), None)), here).absolute())
     except (OSError, RuntimeError, ValueError) as error:  # too long, a user that does not exist, a null character
         raise fault(f"{shown(path)} is not a path: {getattr(error, 'strerror', None) or error}", "check the path", given=path) from None
 
 
 DataPath = Annotated[str, AfterValidator(_found)]
-"""The path of a data file: absolute, or relative to the config's folder or else the current one. The builder gets it absolute."""
+"""The path of a data file, or a pattern of several: absolute, or relative to the config's folder or else the current one. The builder gets
+it absolute."""
 
 DatasetPart = Annotated[Part, Of(DATASETS)]
 PreprocessPart = Annotated[Part, Of(PREPROCESS)]

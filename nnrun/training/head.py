@@ -5,7 +5,8 @@ Shapes: N rows, K outputs, T numbers to predict. "Binary" is a loss with one out
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -33,6 +34,7 @@ class Head:
         outputs: how wide the last layer must be.
         coding: how a class is written for the loss (`losses.py`, trait `classes`); for numbers `as_is`.
         scores: what the outputs are (`losses.py`, trait `scores`); `log_rates` when poisson_nll takes logarithms.
+        scale: `shift` and `spread` (T,) of the target numbers: the network learns (y - shift) / spread. Empty: it learns y.
     """
 
     loss: str
@@ -40,6 +42,7 @@ class Head:
     outputs: int
     coding: str
     scores: str
+    scale: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def calibrated(self) -> bool:
@@ -66,6 +69,8 @@ class Head:
     def encode(self, y: Tensor) -> Tensor:
         """Return the targets as the loss wants them: class numbers (N,), float rows (N, K), or the numbers (N, T) themselves."""
         self._check_shape(y)
+        if self.scale:
+            return (y - self.scale["shift"]) / self.scale["spread"]
         if self.coding in ("number", "as_is"):
             return y
         rows = y[:, None] if self.outputs == 1 else F.one_hot(y, self.outputs)
@@ -78,7 +83,8 @@ class Head:
             return (output[:, 0] > 0).long() if self.outputs == 1 else output.argmax(1)
         if self.scores == "log_rates":
             return output.exp()
-        return output[:, : len(self.task.targets)]
+        numbers = output[:, : len(self.task.targets)]
+        return numbers * self.scale["spread"] + self.scale["shift"] if self.scale else numbers
 
     def probabilities(self, output: Tensor) -> Tensor:
         """Return the probability of each class (N, K) from outputs (N, K) or, binary, (N, 1); rows add to 1.
@@ -109,7 +115,23 @@ def default_loss(task: Task) -> Part:
     return part_class(LOSSES, "cross_entropy" if task.classes else "mse").model_validate({})
 
 
-def head_for(loss: Part, task: Task) -> Head:
+def fit_scale(how: str, task: Task, y_train: Tensor) -> dict[str, Tensor]:
+    """Return the `shift` and the `spread` (T,) that `scale_target` asks for, of the training targets (N, T); {} for none.
+
+    Raises:
+        SpecError: the targets are classes.
+    """
+    if how == "none":
+        return {}
+    if task.classes:
+        raise SpecError("scale_target scales numbers, and the targets are classes", fix="leave it out", at=("scale_target",))
+    y = y_train.to("cpu", torch.float64)
+    low, high = y.amin(0), y.amax(0)
+    shift, spread = (y.mean(0), y.std(0, correction=0)) if how == "standardize" else (low, high - low)
+    return {"shift": shift.float(), "spread": torch.where(high > low, spread, 1.0).float()}
+
+
+def head_for(loss: Part, task: Task, scale: Mapping[str, Tensor] | None = None) -> Head:
     """Return how a loss and a task fit together.
 
     Raises:
@@ -123,7 +145,9 @@ def head_for(loss: Part, task: Task) -> Head:
         raise SpecError(what, fix="name another target", at=("dataset",))
     if not task.classes:
         scores = "log_rates" if loss.arguments().get("log_input") else traits["scores"]
-        return Head(name, task, traits["numbers"] * len(task.targets), "as_is", scores)
+        if scale and scores in ("rates", "log_rates"):
+            raise SpecError("poisson_nll counts events, which scale_target would change", fix="leave it out", at=("scale_target",))
+        return Head(name, task, traits["numbers"] * len(task.targets), "as_is", scores, scale or {})
     coding = traits["classes"]
     outputs = 1 if coding in ONE_SCORE_FOR_TWO and len(task.classes) == 2 else len(task.classes)
     _check_weights(loss, task, outputs)

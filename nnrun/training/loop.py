@@ -2,7 +2,7 @@
 
 Shapes: N rows, B rows of a batch, K outputs. The caller keeps the records and owns the files:
 
-    for moment in train(state, loss_fn, x, target, plan):
+    for moment in train(state, loss_fn, (x, target), plan):
         if moment.finished:  …   # an epoch is done: score, record, save
         else:                …   # `due` asked for a pause between two batches: save, or stop by leaving the loop
 """
@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -98,20 +98,20 @@ def row_order(seed: int, epoch: int, rows: int) -> Tensor:
 
 
 def train(
-    state: State, loss_fn: nn.Module, x: Tensor, target: Tensor, plan: Plan, *, due: Callable[[State], bool] = lambda state: False
+    state: State, loss_fn: nn.Module, data: Sequence[Tensor], plan: Plan, *, due: Callable[[State], bool] = lambda state: False
 ) -> Iterator[Moment]:
     """Train from where `state` stands to the end of the plan.
 
     Args:
-        loss_fn: (output (B, K), target (B, …)) → mean loss, 0-d.
-        x: prepared inputs (N, …), on the device.
-        target: targets (N, …) as the loss wants them, on the device.
+        loss_fn: (output (B, K), target (B, …)) → mean loss, 0-d; with weights (B,) as a third argument when `data` has them.
+        data: prepared inputs (N, …), targets (N, …) as the loss wants them, and perhaps the weight of each row (N,), on the device.
         due: asked after each step whether to yield before the next one.
 
     Raises:
         DivergedError: a gradient is not finite (told before the step on the CPU, at the end of the epoch on other devices), or the mean
             loss of an epoch is not.
     """
+    x = data[0]
     uses = _uses(len(x), plan)
     shuffled = plan.shuffle and plan.batch_size < len(x)  # one batch of all rows has no order
     context = autocast(x.device, plan.precision)
@@ -119,8 +119,7 @@ def train(
     while state.epoch < plan.epochs:
         # One gather, then views: the batches of an epoch cost no indexing of their own.
         order = row_order(plan.seed, state.epoch + 1, len(x)).to(x.device) if shuffled else None
-        x_batches = torch.split(x if order is None else x[order], plan.batch_size)
-        target_batches = torch.split(target if order is None else target[order], plan.batch_size)
+        batches = list(zip(*(torch.split(one if order is None else one[order], plan.batch_size) for one in data), strict=True))
         lr = set_lr(state, plan, state.epoch + state.batch / len(uses))
 
         for number in range(state.batch, len(uses)):
@@ -128,9 +127,9 @@ def train(
                 lr = set_lr(state, plan, state.epoch + number / len(uses))
             use = uses[number]
             if state.searches:
-                loss = _search(state, loss_fn, x_batches[number], target_batches[number], context)
+                loss = _search(state, loss_fn, batches[number], context)
             else:
-                loss = _backward(state, loss_fn, x_batches[number], target_batches[number], use.share, context)
+                loss = _backward(state, loss_fn, batches[number], use.share, context)
                 if use.ends_group and not _update(state, plan, loss):
                     raise _diverged(
                         state, plan, f"the training loss ({loss.item():g}) or a gradient of it", lr, rows=_rows_of(plan, order, number)
@@ -171,11 +170,11 @@ def _uses(rows: int, plan: Plan) -> list[_Use]:
 
 
 def _backward(
-    state: State, loss_fn: nn.Module, x_B: Tensor, target_B: Tensor, share: float, context: contextlib.AbstractContextManager[None]
+    state: State, loss_fn: nn.Module, batch: tuple[Tensor, ...], share: float, context: contextlib.AbstractContextManager[None]
 ) -> Tensor:
     """Add the gradients of one batch; return its mean loss, 0-d, on the device."""
     with context:
-        loss: Tensor = loss_fn(state.model(x_B), target_B)
+        loss: Tensor = loss_fn(state.model(batch[0]), *batch[1:])
     part = loss if share == 1 else loss * share
     (state.scaler.scale(part) if state.scaler else part).backward()  # type: ignore[no-untyped-call]
     return loss.detach()
@@ -220,12 +219,12 @@ def _diverged(state: State, plan: Plan, what: str, lr: float, *, rows: str = "")
     return DivergedError(f"{what} is not finite in {place}", fix=fix)
 
 
-def _search(state: State, loss_fn: nn.Module, x_B: Tensor, target_B: Tensor, context: contextlib.AbstractContextManager[None]) -> Tensor:
+def _search(state: State, loss_fn: nn.Module, batch: tuple[Tensor, ...], context: contextlib.AbstractContextManager[None]) -> Tensor:
     """Take one step of L-BFGS, which looks at the loss of the batch several times; return the first of these losses."""
 
     def closure() -> Any:
         state.optimizer.zero_grad()
-        return _backward(state, loss_fn, x_B, target_B, 1.0, context)
+        return _backward(state, loss_fn, batch, 1.0, context)
 
     loss = torch.as_tensor(state.optimizer.step(closure))
     state.step += 1

@@ -39,16 +39,37 @@ class SameShape(nn.Module):
         return loss
 
 
+class Weighted(nn.Module):
+    """A loss in which each row counts by its weight: sum of w·l over sum of w, for losses l (N,) of rows."""
+
+    def __init__(self, loss: nn.Module) -> None:
+        super().__init__()
+        self.loss = loss
+        inner = loss.loss if isinstance(loss, ByClass | SameShape) else loss
+        inner.reduction = "none"  # type: ignore[assignment]
+
+    def forward(self, output_NK: Tensor, target: Tensor, weight_N: Tensor) -> Tensor:
+        losses: Tensor = self.loss(output_NK, target)
+        if losses.ndim == 0:
+            what = "the loss gives one number for a batch, and weights need one for each row"
+            raise SpecError(what, fix="leave the weights out, or use a loss of nnrun", at=("loss",))
+        by_row = losses.flatten(1).mean(1) if losses.ndim > 1 else losses
+        return (by_row * weight_N).sum() / weight_N.sum().clamp(min=torch.finfo(weight_N.dtype).tiny)
+
+
 class KLDivergence(nn.Module):
     """KL divergence of log-probabilities (N, K) from target distributions (N, K) after smoothing; the sum per row, the mean over rows."""
 
     def __init__(self, label_smoothing: float) -> None:
         super().__init__()
         self.label_smoothing = label_smoothing
+        self.reduction = "mean"
 
     def forward(self, output_NK: Tensor, target_NK: Tensor) -> Tensor:
         _require_alike(output_NK, target_NK)
         smooth_NK = target_NK * (1 - self.label_smoothing) + self.label_smoothing / target_NK.shape[1]
+        if self.reduction == "none":
+            return F.kl_div(output_NK.log_softmax(1), smooth_NK, reduction="none").sum(1)
         return F.kl_div(output_NK.log_softmax(1), smooth_NK, reduction="batchmean")
 
 
@@ -59,13 +80,14 @@ class GaussianNLL(nn.Module):
         super().__init__()
         self.full = full
         self.eps = eps
+        self.reduction = "mean"
 
     def forward(self, output: Tensor, target_NT: Tensor) -> Tensor:
         if output.ndim != 2 or target_NT.ndim != 2 or output.shape != (len(target_NT), 2 * target_NT.shape[1]):
             raise _unlike(output, "a mean and a variance for each number", target_NT)
         mean_NT, raw_NT = output.chunk(2, dim=1)
         variance_NT = F.softplus(raw_NT) + self.eps
-        return F.gaussian_nll_loss(mean_NT, target_NT, variance_NT, full=self.full, eps=self.eps)
+        return F.gaussian_nll_loss(mean_NT, target_NT, variance_NT, full=self.full, eps=self.eps, reduction=self.reduction)
 
 
 class Hinge(nn.Module):
@@ -74,10 +96,12 @@ class Hinge(nn.Module):
     def __init__(self, margin: float) -> None:
         super().__init__()
         self.margin = margin
+        self.reduction = "mean"
 
     def forward(self, output_NK: Tensor, sign_NK: Tensor) -> Tensor:
         _require_alike(output_NK, sign_NK)
-        return torch.clamp(self.margin - sign_NK * output_NK, min=0).mean()
+        losses = torch.clamp(self.margin - sign_NK * output_NK, min=0)
+        return losses if self.reduction == "none" else losses.mean()
 
 
 def _require_alike(output: Tensor, target: Tensor) -> None:

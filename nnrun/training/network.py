@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from nnrun.data.columns import Column
 from nnrun.data.dataset import Rows, Task
+from nnrun.data.prepare import Prepared
+from nnrun.errors import SpecError
 from nnrun.model.build import build_model
 from nnrun.model.incoming import MAX_PARAMETERS
+from nnrun.spec.base import no_such_name
 from nnrun.spec.experiment import Experiment
 from nnrun.training.evaluate import figures, outputs
 from nnrun.training.head import Head, default_loss, head_for
@@ -48,16 +52,55 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
     model.load_state_dict(dict(weights))
 
 
-def resolve(spec: Experiment, task: Task) -> Experiment:
-    """Return the spec with the defaults filled in that depend on what is predicted."""
-    metrics = spec.metrics if spec.metrics is not None else default_metrics(task)
-    return spec.model_copy(update={"loss": spec.loss or default_loss(task), "metrics": metrics})
+def resolve(spec: Experiment, data: Prepared) -> Experiment:
+    """Return the spec with the defaults filled in that depend on the data."""
+    metrics = spec.metrics if spec.metrics is not None else default_metrics(data.task)
+    return spec.model_copy(update={"loss": spec.loss or default_loss(data.task), "metrics": metrics, "preprocess": data.steps})
+
+
+def row_weights(spec: Experiment, data: Prepared) -> Tensor | None:
+    """Return how much each training row counts, by the dataset and by its class, float32 (N,); None when all count alike.
+
+    Balanced is N / (K·n_k) for a row of class k, as scikit-learn has it.
+
+    Raises:
+        SpecError: `class_weight` is for numbers, or names a class that there is not.
+    """
+    weights, y, classes = spec.class_weight, data.parts["train"].y, data.task.classes
+    if weights == "none":
+        return data.weight
+    if not classes:
+        what = f"class_weight weighs classes, and {data.task.targets[0]!r} is a number"
+        raise SpecError(what, fix="leave it out, or give the dataset a `weight` column", at=("class_weight",))
+    if isinstance(weights, dict):
+        unknown = next((name for name in weights if name not in classes), None)
+        if unknown is not None:
+            what, fix = no_such_name("class", unknown, classes, see=f"the classes are {', '.join(classes[:10])}")
+            raise SpecError(what, fix=fix, at=("class_weight",))
+        of_class = torch.tensor([weights.get(name, 1.0) for name in classes])
+    else:
+        counts = torch.bincount(y.cpu(), minlength=len(classes))
+        of_class = (len(y) / (len(classes) * counts.clamp(min=1))).float()
+    of_row = of_class.to(y.device)[y]
+    return of_row if data.weight is None else of_row * data.weight
 
 
 def build_network(
-    spec: Experiment, task: Task, shape: tuple[int, ...], device: torch.device, *, max_parameters: int = MAX_PARAMETERS
+    spec: Experiment,
+    task: Task,
+    shape: tuple[int, ...],
+    device: torch.device,
+    *,
+    columns: Sequence[Column] = (),
+    scale: Mapping[str, Tensor] | None = None,
+    max_parameters: int = MAX_PARAMETERS,
 ) -> Network:
     """Return the untrained network of a resolved spec, its weights drawn from the seed.
+
+    Args:
+        shape: of one prepared row.
+        columns: of a prepared table; those of categories that are to be embedded are looked up by the first layer.
+        scale: `shift` and `spread` (T,) of the target numbers, as `fit_scale` gives them.
 
     Raises:
         SpecError: the layers, the loss or the metrics do not fit the data.
@@ -65,8 +108,9 @@ def build_network(
     if spec.loss is None or spec.metrics is None:
         raise ValueError("resolve(spec, task) comes first")
     check_metrics(spec.metrics, task)
-    head = head_for(spec.loss, task)
+    head = head_for(spec.loss, task, {name: tensor.to(device) for name, tensor in (scale or {}).items()})
     kind, count = ("class", len(task.classes)) if task.classes else ("target", len(task.targets))
     wanted = f"{count} {kind if count == 1 else kind + ('es' if kind == 'class' else 's')}"
-    model = build_model(spec, shape, head.outputs, wanted, max_parameters=max_parameters).to(device)
+    embedded = {number: (len(column.levels) + 1, column.size) for number, column in enumerate(columns) if column.kind == "code"}
+    model = build_model(spec, shape, head.outputs, wanted, embedded=embedded, max_parameters=max_parameters).to(device)
     return Network(model, spec.loss.build().to(device), head, spec.metrics, spec.precision)

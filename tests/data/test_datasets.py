@@ -16,6 +16,7 @@ from sklearn import datasets as published
 
 import nnrun.data.datasets
 from nnrun.data import idx
+from nnrun.data.columns import Column
 from nnrun.data.dataset import Dataset
 from nnrun.data.inputs import digest
 from nnrun.errors import DataError
@@ -44,7 +45,7 @@ def test_tables_are_those_of_scikit_learn(name: str) -> None:
     assert ours.x.numpy().tobytes() == theirs.data.astype(np.float32).tobytes()
     assert ours.y.dtype == torch.int64
     assert ours.y.tolist() == theirs.target.tolist()
-    assert ours.columns == tuple(theirs.feature_names)
+    assert tuple(map(str, ours.columns)) == tuple(theirs.feature_names)
     assert ours.task.classes == tuple(theirs.target_names)
 
 
@@ -62,7 +63,7 @@ def test_diabetes_is_the_scaled_one() -> None:
     theirs, ours = published.load_diabetes(), build("diabetes")
     assert ours.x.numpy().tobytes() == theirs.data.astype(np.float32).tobytes()
     assert ours.y.numpy().tobytes() == theirs.target.astype(np.float32)[:, None].tobytes()
-    assert ours.columns == tuple(theirs.feature_names)
+    assert tuple(map(str, ours.columns)) == tuple(theirs.feature_names)
     assert ours.task.kind == "numbers"
 
 
@@ -146,7 +147,7 @@ def test_points() -> None:
     data = build("points", x=[1.0, 2.0, 3.0], y=[[1.0, 0.0], [2.0, 0.0], [3.0, 1.0]])
     assert data.x.tolist() == [[1], [2], [3]]
     assert data.y.shape == (3, 2)
-    assert data.columns == ("x",)
+    assert data.columns == (Column("x"),)
     assert data.task.targets == ("y1", "y2")
 
 
@@ -210,7 +211,7 @@ def test_the_digest_knows_every_part_of_a_dataset() -> None:
     first = build("points", x=[1.0, 2.0], y=[3.0, 4.0])
     assert digest(first) == digest(build("points", x=[1.0, 2.0], y=[3.0, 4.0]))
     others = [build("points", x=[1.0, 2.0], y=[3.0, 5.0]), build("points", x=[[1.0, 2.0]], y=[[3.0, 4.0]])]
-    others.append(Dataset(first.x, first.y, first.task, ("other",)))
+    others.append(Dataset(first.x, first.y, first.task, (Column("other"),)))
     others.append(Dataset(first.x.double(), first.y, first.task, first.columns))
     assert len({digest(one) for one in [first, *others]}) == 5
 

@@ -14,18 +14,19 @@ import pytest
 import torch
 from PIL import Image
 
+from nnrun.data.columns import Column
 from nnrun.data.inputs import Inputs, read_inputs
 from nnrun.errors import DataError
 
-COLUMNS = ("a", "b")
+COLUMNS = (Column("a"), Column("b"))
 
 
-def read(*paths: object, columns: tuple[str, ...] = COLUMNS, shape: tuple[int, ...] = (2,), bytes_wanted: bool | None = None) -> Inputs:
+def read(*paths: object, columns: tuple[Column, ...] = COLUMNS, shape: tuple[int, ...] = (2,), bytes_wanted: bool | None = None) -> Inputs:
     """Return the inputs of a network with two named columns, or of another."""
     return read_inputs([str(path) for path in paths], columns=columns, shape=shape, bytes_wanted=bytes_wanted)
 
 
-def refusal(*paths: object, columns: tuple[str, ...] = COLUMNS, shape: tuple[int, ...] = (2,), bytes_wanted: bool | None = None) -> str:
+def refusal(*paths: object, columns: tuple[Column, ...] = COLUMNS, shape: tuple[int, ...] = (2,), bytes_wanted: bool | None = None) -> str:
     """Return the whole error of inputs that cannot be used, the folder of the first left out."""
     with pytest.raises(DataError) as caught:
         read(*paths, columns=columns, shape=shape, bytes_wanted=bytes_wanted)
@@ -166,17 +167,18 @@ def test_json_lines_on_stdin(monkeypatch: pytest.MonkeyPatch) -> None:
         (
             '{"a": 1, "b": 2}\n{"a": 1}',
             COLUMNS,
-            "error: stdin:2:1: this line has no 'b'\n    2 | {\"a\": 1}\n      | ^\nfix: give every line the same columns",
+            "error: stdin:2:1: this line has no 'b'\n    2 | {\"a\": 1}\n      | ^\n"
+            "fix: give every line the same columns; null where there is no value",
         ),
         (
             '{"a": 1, "b": null}',
             COLUMNS,
-            "error: stdin:1:1: column 'b': an empty cell is not a number (the only such cell, row 0 counted from 0)\n"
-            '    1 | {"a": 1, "b": null}\n      | ^\nfix: remove the column, or code it as numbers',
+            "error: stdin:1:1: column 'b' is missing in 1 of 1 rows (the first is row 0 counted from 0)\n"
+            '    1 | {"a": 1, "b": null}\n      | ^\nfix: fill it in, or train with `impute`: this network has no step for it',
         ),
     ],
 )
-def test_unusable_lines(monkeypatch: pytest.MonkeyPatch, content: str, columns: tuple[str, ...], told: str) -> None:
+def test_unusable_lines(monkeypatch: pytest.MonkeyPatch, content: str, columns: tuple[Column, ...], told: str) -> None:
     """Each fault of JSON lines has its line and its mend."""
     stdin(monkeypatch, content)
     assert refusal("-", columns=columns) == told
@@ -211,8 +213,8 @@ def test_tables_that_cannot_be_used(tmp_path: Path) -> None:
     assert refusal(write(tmp_path / "t.parquet", "x")).startswith("error: t.parquet is not a readable Parquet file: ")
     polars.DataFrame({"a": [1.0, None], "b": [1, 2]}).write_parquet(tmp_path / "t.parquet")
     assert refusal(tmp_path / "t.parquet") == (
-        "error: t.parquet: column 'a': an empty cell is not a number (the only such cell, row 1 counted from 0)\n"
-        "fix: mend or remove these rows"
+        "error: t.parquet: column 'a' is missing in 1 of 2 rows (the first is row 1 counted from 0)\n"
+        "fix: fill it in, or train with `impute`: this network has no step for it"
     )
 
 

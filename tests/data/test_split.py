@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from sklearn.model_selection import train_test_split
 
 import nnrun.data.split  # registers the methods; before the spec asks for them
+from nnrun.data.dataset import Dataset, Task
 from nnrun.data.split import split_rows
 from nnrun.errors import DataError
 from nnrun.spec.experiment import Split
@@ -22,7 +23,7 @@ CLASSES = torch.arange(150) // 50
 def parts(y: torch.Tensor | int = CLASSES, seed: int = 1, classes: tuple[str, ...] = (), **split: Any) -> dict[str, list[int]]:
     """Return the row numbers of each part, for targets or a number of rows."""
     y = torch.zeros(y, dtype=torch.int64) if isinstance(y, int) else y
-    found = split_rows(Split.model_validate(split), y, seed, classes)
+    found = split_rows(Split.model_validate(split), Dataset(y, y, Task(("y",), classes)), seed)
     assert list(found) == ["train", "val", "test"]
     assert {rows.dtype for rows in found.values()} == {torch.int64}
     return {part: rows.tolist() for part, rows in found.items()}

@@ -62,6 +62,8 @@ def value(schema: dict[str, Any], depth: int = 0) -> Values:
         return free | st.sampled_from(tricky) if tricky else free
     if kind == "array":
         return st.lists(value(schema["items"], depth), min_size=schema.get("minItems", 0), max_size=schema.get("maxItems", 3))
+    if kind == "object":
+        return st.dictionaries(st.text(max_size=12) | st.sampled_from(TRICKY), value(schema["additionalProperties"], depth), max_size=3)
     return {"boolean": st.booleans(), "null": st.none()}[kind]
 
 

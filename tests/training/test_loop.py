@@ -38,7 +38,7 @@ def same(left: list[torch.Tensor], right: list[torch.Tensor]) -> bool:
 def test_the_weights_are_those_of_a_plain_loop():
     """Fifteen lines of PyTorch with the same order give the same bits, and the same mean loss."""
     ours, theirs = state(), state()
-    losses = [moment.train_loss for moment in train(ours, nn.MSELoss(), X, Y, plan())]
+    losses = [moment.train_loss for moment in train(ours, nn.MSELoss(), (X, Y), plan())]
     expected = []
     for epoch in range(1, 5):
         order, total = row_order(3, epoch, 11), 0.0
@@ -57,7 +57,7 @@ def test_the_weights_are_those_of_a_plain_loop():
 def test_short_last_batch_counts_by_rows():
     """The mean is per row: a batch of 3 must not weigh as much as a batch of 4."""
     frozen = state()
-    moment = next(train(frozen, nn.MSELoss(), X, Y, plan(lr=1e-30)))
+    moment = next(train(frozen, nn.MSELoss(), (X, Y), plan(lr=1e-30)))
     assert moment.train_loss == pytest.approx(nn.MSELoss()(state().model(X), Y).item(), rel=1e-6)
 
 
@@ -76,7 +76,7 @@ def test_the_order_is_a_function_of_seed_and_epoch_alone():
 def test_a_pause_between_batches_changes_nothing(stop_after: int):
     """Left at any batch and taken up by a new generator, the run ends with the bits of one never stopped."""
     whole, halves = state(optimizer="Adam"), state(optimizer="Adam")
-    straight = [moment.train_loss for moment in train(whole, nn.MSELoss(), X, Y, plan())]
+    straight = [moment.train_loss for moment in train(whole, nn.MSELoss(), (X, Y), plan())]
     batches = 0
 
     def due(now: State) -> bool:
@@ -85,11 +85,11 @@ def test_a_pause_between_batches_changes_nothing(stop_after: int):
         return batches == stop_after
 
     seen = []
-    for moment in train(halves, nn.MSELoss(), X, Y, plan(), due=due):
+    for moment in train(halves, nn.MSELoss(), (X, Y), plan(), due=due):
         if not moment.finished:
             break
         seen.append(moment.train_loss)
-    seen += [moment.train_loss for moment in train(halves, nn.MSELoss(), X, Y, plan())][-(4 - len(seen)) :] if len(seen) < 4 else []
+    seen += [moment.train_loss for moment in train(halves, nn.MSELoss(), (X, Y), plan())][-(4 - len(seen)) :] if len(seen) < 4 else []
     assert same(weights(whole), weights(halves))
     assert seen == straight
 
@@ -97,8 +97,8 @@ def test_a_pause_between_batches_changes_nothing(stop_after: int):
 def test_accumulated_batches_are_one_large_batch():
     """Three batches of 4, 4 and 3 rows make the update of one batch of 11."""
     parts, whole = state(), state()
-    list(train(parts, nn.MSELoss(), X, Y, plan(accumulate=3, shuffle=False)))
-    list(train(whole, nn.MSELoss(), X, Y, plan(batch_size=11, shuffle=False)))
+    list(train(parts, nn.MSELoss(), (X, Y), plan(accumulate=3, shuffle=False)))
+    list(train(whole, nn.MSELoss(), (X, Y), plan(batch_size=11, shuffle=False)))
     assert parts.step == whole.step == 4
     assert all(torch.allclose(a, b, rtol=1e-5, atol=1e-7) for a, b in zip(weights(parts), weights(whole), strict=True))
 
@@ -106,7 +106,7 @@ def test_accumulated_batches_are_one_large_batch():
 def test_clipping_bounds_the_step():
     """With SGD at rate 1 the weights move by the clipped norm exactly."""
     moved, before = state(), state()
-    next(train(moved, nn.MSELoss(), X, 1e4 * Y, plan(batch_size=11, lr=1.0, clip_grad_norm=0.5)))
+    next(train(moved, nn.MSELoss(), (X, 1e4 * Y), plan(batch_size=11, lr=1.0, clip_grad_norm=0.5)))
     step = torch.cat([(a - b).flatten() for a, b in zip(weights(moved), weights(before), strict=True)])
     assert step.norm().item() == pytest.approx(0.5, rel=1e-4)
 
@@ -120,7 +120,7 @@ def test_batches_of_an_epoch(rows: int, drop_last: bool, steps: int):
 def test_a_schedule_by_step_is_asked_at_every_batch():
     """The epoch is a real number: the second of three batches stands at a third."""
     asked: list[float] = []
-    list(train(state(), nn.MSELoss(), X, Y, plan(epochs=2, factor=lambda epoch: asked.append(epoch) or 1.0, by_step=True)))
+    list(train(state(), nn.MSELoss(), (X, Y), plan(epochs=2, factor=lambda epoch: asked.append(epoch) or 1.0, by_step=True)))
     assert asked == pytest.approx([0, 0, 1 / 3, 2 / 3, 1, 1, 4 / 3, 5 / 3])
 
 
@@ -129,7 +129,7 @@ def test_lbfgs_finds_the_line():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(4, 1))
     fitted = State(model, torch.optim.LBFGS(model.parameters(), lr=1.0), torch.zeros((), dtype=torch.float64))
-    *_, last = train(fitted, nn.MSELoss(), X, X @ torch.ones(4, 1), plan(batch_size=11, epochs=5, lr=1.0))
+    *_, last = train(fitted, nn.MSELoss(), (X, X @ torch.ones(4, 1)), plan(batch_size=11, epochs=5, lr=1.0))
     assert last.train_loss < 1e-6
     assert last.step == 5
 
@@ -137,7 +137,7 @@ def test_lbfgs_finds_the_line():
 def test_a_loss_that_is_no_number_stops_the_run():
     """Exit 3, with the epoch, the step and the rate."""
     with pytest.raises(DivergedError) as caught:
-        list(train(state(), nn.MSELoss(), X * float("inf"), Y, plan()))
+        list(train(state(), nn.MSELoss(), (X * float("inf"), Y), plan()))
     assert str(caught.value) == (
         "error: the training loss (nan) or a gradient of it is not finite in epoch 1 of 4, after step 0, at lr 0.1\n"
         "fix: lower lr, scale the inputs (`preprocess: [standardize]`), or set clip_grad_norm; the last checkpoint is untouched"
@@ -148,7 +148,7 @@ def test_the_state_is_not_shared():
     """A copied state trains on its own."""
     first = state()
     second = copy.deepcopy(first)
-    next(train(first, nn.MSELoss(), X, Y, plan()))
+    next(train(first, nn.MSELoss(), (X, Y), plan()))
     assert second.step == 0
     assert not same(weights(first), weights(second))
 
@@ -156,7 +156,7 @@ def test_the_state_is_not_shared():
 def test_one_batch_with_rows_left_out_is_another_batch_each_epoch():
     """`drop_last` with one full batch: the rows that are left out change with the order, or some would never be seen."""
     seen, expected = state(), state()
-    list(train(seen, nn.MSELoss(), X, Y, plan(batch_size=8, drop_last=True)))
+    list(train(seen, nn.MSELoss(), (X, Y), plan(batch_size=8, drop_last=True)))
     for epoch in range(1, 5):
         rows = row_order(3, epoch, 11)[:8]
         expected.optimizer.zero_grad()

@@ -1,0 +1,256 @@
+"""What a column of a table means, and how its cells become the numbers of a raw row.
+
+    number    itself
+    boolean   0 or 1
+    category  the place of its name among the known ones; -1 for any other
+    date      one column for each part: year, month, day, weekday, and the hour where there is one
+
+A missing value is NaN in all of them, until a step of preprocessing fills it in. What a column is, is read off the whole table, unless the
+config says it; which categories are known is learned from the training rows alone (`narrowed`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+from nnrun.data.tables import Table, listed, quoted
+from nnrun.errors import DataError, Fault
+from nnrun.lazy import torch
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    import polars
+    from torch import Tensor
+
+    Numbers = npt.NDArray[np.float64]
+    RowNumbers = npt.NDArray[np.intp]
+
+Kind = Literal["number", "boolean", "category", "date", "ignore"]
+BOOLEANS = (("false", "true"), ("no", "yes"), ("n", "y"), ("f", "t"), ("off", "on"), ("0", "1"))
+DATES = ("%Y-%m-%d", "%Y/%m/%d", "%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M", "%Y-%m-%dT%H:%M", "%Y-%m")
+PARTS = ("year", "month", "day", "weekday", "hour")
+FEWEST_OF_A_CATEGORY = 3  # rows, on average, when texts are to be categories
+FEW_CATEGORIES = 10  # so many different texts always are
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of the rows, raw or prepared.
+
+    Args:
+        name: its name in the table.
+        kind: number, boolean, category, or date; prepared, also flag (0 or 1) and code (the row of an embedding).
+        levels: the names of the categories in the order of their numbers; of a boolean, what stands for 0 and for 1.
+        part: which part of a date.
+        other: whether a category that is not known may come.
+        size: how many numbers an embedding has for each category.
+    """
+
+    name: str
+    kind: str = "number"
+    levels: tuple[str, ...] = ()
+    part: str = ""
+    other: bool = False
+    size: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.name}.{self.part}" if self.part else self.name
+
+    def facts(self) -> Any:
+        """Return what a checkpoint stores: the name of a plain number, else every field that is not empty."""
+        return self.name if self == Column(self.name) else {key: value for key, value in vars(self).items() if value}
+
+    @classmethod
+    def of(cls, facts: Any) -> Column:
+        """Return the column that `facts` told of.
+
+        Raises:
+            TypeError: the facts are not those of a column.
+        """
+        if isinstance(facts, str):
+            return cls(facts)
+        return cls(**{**facts, "levels": tuple(map(str, facts.get("levels", ())))})
+
+
+def columns_of(table: Table, names: Sequence[str], kinds: Mapping[str, str]) -> tuple[Column, ...]:
+    """Return the columns of the named inputs; a date gives several.
+
+    Args:
+        kinds: what the config says of some of them.
+
+    Raises:
+        DataError: with one fault for each column that is none of the kinds, or not of the kind that it should be.
+    """
+    found: list[Column] = []
+    faults: list[Fault] = []
+    for name in names:
+        try:
+            found += _column(table, name, kinds.get(name) or _kind(table, name))
+        except DataError as error:
+            faults += error.faults
+    if faults:
+        raise table.told(faults)
+    return tuple(found)
+
+
+def raw_rows(table: Table, columns: Sequence[Column]) -> npt.NDArray[np.float32]:
+    """Return the cells of these columns as numbers (N, D), NaN where a value is missing.
+
+    Raises:
+        DataError: with one fault for each column that holds a cell which it cannot.
+    """
+    import numpy as np
+
+    x_ND = np.empty((len(table), len(columns)), np.float32)
+    faults: list[Fault] = []
+    for number, column in enumerate(columns):
+        values, fault = _values(table, column)
+        with np.errstate(over="ignore"):
+            x_ND[:, number] = values
+        if fault is not None and not any(column.name == other.name for other in columns[:number]):
+            faults.append(fault)
+    if faults:
+        raise table.told(faults)
+    return x_ND
+
+
+def missing_values(table: Table | None, columns: Sequence[Column], x: Tensor, fix: str) -> DataError | None:
+    """Return the error of the columns in which values are missing: how many, and where the first is; None when there are none."""
+    import numpy as np
+
+    empty = torch.isnan(x)
+    if not columns or not bool(empty.any()):
+        return None
+    faults: dict[str, Fault] = {}
+    for number in torch.nonzero(empty.any(0)).flatten().tolist():
+        name, rows = columns[number].name, np.flatnonzero(empty[:, number].numpy())
+        at = table.number(int(rows[0])) if table else int(rows[0])
+        count = f"column {name!r} is missing in {len(rows)} of {len(x)} rows (the first is row {at} counted from 0)"
+        where = table.place(int(rows[0]), name) if table else None
+        faults.setdefault(name, Fault(count if where or not table else f"{table.file}: {count}", fix.format(name=name), where))
+    return table.told([*faults.values()]) if table else DataError([*faults.values()])
+
+
+def narrowed(columns: Sequence[Column], x: Tensor, train: Tensor, *, at_least: int, other: bool) -> tuple[tuple[Column, ...], Tensor]:
+    """Return columns that know just the categories of the training rows, and the rows (N, D) with their numbers; -1 is any other.
+
+    Args:
+        train: the numbers of the training rows.
+        at_least: rows that a category must have among them to be known.
+        other: whether a category that is not known may come later.
+    """
+    numbers = [number for number, column in enumerate(columns) if column.kind == "category"]
+    known, x = list(columns), x.clone() if numbers else x
+    for number in numbers:
+        codes, levels = x[:, number], columns[number].levels
+        seen = codes[train][codes[train] >= 0].long()
+        kept = torch.nonzero(torch.bincount(seen, minlength=len(levels)) >= max(1, at_least)).flatten()
+        places = torch.full((len(levels) + 1,), -1.0)  # the last one is that of -1
+        places[kept] = torch.arange(len(kept), dtype=torch.float32)
+        x[:, number] = torch.where(codes.isnan(), codes, places[codes.nan_to_num(-1).long()])
+        known[number] = replace(columns[number], levels=tuple(levels[place] for place in kept.tolist()), other=other)
+    return tuple(known), x
+
+
+def _kind(table: Table, name: str) -> str:
+    """Return what a column is, by its cells."""
+    import polars
+
+    series = table.frame[name]
+    if series.null_count() == len(series):
+        raise _refused(table, name, "has no value in any row")
+    if series.dtype.is_numeric() or series.dtype == polars.Boolean:
+        return "number" if series.dtype.is_numeric() else "boolean"
+    if series.dtype in (polars.Date, polars.Datetime):
+        return "date"
+    if series.dtype not in (polars.String, polars.Categorical, polars.Enum):
+        raise _refused(table, name, f"holds {series.dtype}, which nnrun does not read")
+    texts = table.texts(name).drop_nulls()
+    if not len(texts):
+        raise _refused(table, name, "has no value in any row")
+    different = texts.unique(maintain_order=True)
+    numbers = different.cast(polars.Float64, strict=False).is_not_null().sum()
+    if numbers * 2 > len(different):
+        return "number"
+    if any(set(different.str.to_lowercase()) <= set(pair) for pair in BOOLEANS):
+        return "boolean"
+    if not moments(different).null_count():
+        return "date"
+    if len(different) <= FEW_CATEGORIES or len(different) * FEWEST_OF_A_CATEGORY <= len(texts):
+        return "category"
+    what = f"holds {len(different)} different texts in {len(texts)} rows, such as {', '.join(map(quoted, different[:2]))}: no categories"
+    raise _refused(table, name, what, "write `columns: {{{name}: ignore}}`, or `category` if it is one")
+
+
+def _refused(table: Table, name: str, what: str, fix: str = "write `columns: {{{name}: ignore}}`") -> DataError:
+    place = table.place(0, name)
+    said = f"column {name!r} {what}"
+    return DataError(said if place else f"{table.file}: {said}", fix=fix.format(name=name), place=place, at=("dataset",))
+
+
+def _column(table: Table, name: str, kind: str) -> list[Column]:
+    """Return a column of a known kind; one for each part of a date."""
+    import polars
+
+    if kind == "boolean":
+        words = set(table.texts(name).drop_nulls().str.to_lowercase())
+        pair = next((pair for pair in BOOLEANS if words <= set(pair)), None)
+        if pair is None:
+            raise _refused(table, name, f"holds {', '.join(map(quoted, sorted(words)[:3]))}, not true and false", "write `category` for it")
+        return [Column(name, "boolean", pair)]
+    if kind == "category":
+        levels = table.texts(name).drop_nulls().unique().sort().to_list()
+        return [Column(name, "category", tuple(levels))]
+    if kind == "date":
+        times = moments(table.frame[name] if table.frame[name].dtype != polars.String else table.texts(name))
+        hours = bool((times.dt.hour() > 0).any())
+        return [Column(name, "date", part=part) for part in PARTS if part != "hour" or hours]
+    return [Column(name)]
+
+
+def _values(table: Table, column: Column) -> tuple[Numbers, Fault | None]:
+    """Return the cells of a column as numbers, NaN for a missing one, and the fault of those that cannot be."""
+    import numpy as np
+    import polars
+
+    name = column.name
+    if column.kind == "number":
+        values, bad = table.numbers(name)
+        return values, table.not_a_number(name, bad, fix=_mend(len(bad), len(table), name)) if len(bad) else None
+    if column.kind == "date":
+        series = table.frame[name]
+        texts = table.texts(name) if series.dtype == polars.String else series
+        times = moments(texts)
+        values = getattr(times.dt, column.part)().cast(polars.Float64).to_numpy()
+        wrong = np.flatnonzero((times.is_null() & texts.is_not_null()).to_numpy())
+        why, fix = "is not a date", "write it like 2026-01-31 or 2026-01-31 12:00"
+    else:
+        texts = table.texts(name) if column.kind == "category" else table.texts(name).str.to_lowercase()
+        codes = texts.cast(polars.Enum(column.levels), strict=False)
+        values = codes.to_physical().cast(polars.Float64).to_numpy()
+        unknown = (codes.is_null() & texts.is_not_null()).to_numpy()
+        if column.other:
+            values = np.where(unknown, -1.0, values)
+        wrong = np.flatnonzero(unknown) if not column.other else np.empty(0, np.intp)
+        why = "is a category that no training row has" if column.kind == "category" else "is neither true nor false"
+        fix = f"it knows {listed(column.levels)}" + ("; or train with `one_hot: {unknown: other}`" if column.kind == "category" else "")
+    if not len(wrong):
+        return values, None
+    return values, table.fault(f"column {name!r}: {quoted(str(table.frame[name][int(wrong[0])]).strip())} {why}", fix, name, wrong)
+
+
+def _mend(bad: int, rows: int, name: str) -> str:
+    return f"write `columns: {{{name}: category}}` or `ignore`, or code it as numbers" if bad > rows / 2 else "mend or remove these rows"
+
+
+def moments(values: polars.Series) -> polars.Series:
+    """Return dates, or texts of dates, as moments; null for what is none."""
+    import polars
+
+    if values.dtype != polars.String:
+        return values.cast(polars.Datetime)
+    tried = [values.str.to_datetime(form, strict=False, time_unit="us").alias(str(number)) for number, form in enumerate(DATES)]
+    return polars.DataFrame(tried).select(polars.coalesce(polars.all())).to_series()

@@ -1,0 +1,132 @@
+"""The leak guard: what would let the test part look better than the network is.
+
+duplicates   the same inputs and target in two parts
+groups       a value that names someone, on both sides of the split
+disguise     one column alone gives the target away
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from nnrun.errors import DataError, Fault
+from nnrun.lazy import torch
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    from torch import Tensor
+
+    from nnrun.data.dataset import Dataset
+    from nnrun.spec.experiment import Experiment
+
+FEWEST_ROWS = 20  # below, one column may well give the target away by chance
+LOOKED_AT = 20_000  # training rows that are looked at for a target in disguise
+ALMOST_ONE = 1 - 1e-9  # of a correlation
+
+
+def leaks(spec: Experiment, dataset: Dataset, rows: Mapping[str, Tensor]) -> list[str]:
+    """Return a sentence for each leak; [] when the config says to ignore them.
+
+    Raises:
+        DataError: with all of them, when the config says `leaks: error`.
+    """
+    if spec.leaks == "ignore":
+        return []
+    found = [*_duplicates(dataset, rows), *_groups(spec.split.group, dataset, rows), *_disguised(dataset, rows["train"])]
+    if found and spec.leaks == "error":
+        raise DataError([Fault(what, f"{fix}; or write `leaks: note`", at=("leaks",)) for what, fix in found])
+    return [f"{what}; {fix}" for what, fix in found]
+
+
+def _duplicates(dataset: Dataset, rows: Mapping[str, Tensor]) -> Iterator[tuple[str, str]]:
+    """Yield how many rows outside training stand in training too, with inputs and target; not where most rows come again and again."""
+    import numpy as np
+
+    if all(not len(rows[part]) for part in ("val", "test")):
+        return
+    keys = row_hashes(dataset)
+    if len(np.unique(keys)) * 2 < len(keys):
+        return
+    numbers = rows["train"].numpy()[np.argsort(keys[rows["train"].numpy()], kind="stable")]
+    for part in ("val", "test"):
+        own = keys[rows[part].numpy()]
+        places = np.searchsorted(keys[numbers], own).clip(max=len(numbers) - 1)
+        same = np.flatnonzero(keys[numbers][places] == own)
+        if len(same):
+            first, twin = int(rows[part][int(same[0])]), int(numbers[places[same[0]]])
+            count = f"{len(same)} of {len(own)} {part} rows are" if len(same) > 1 else f"1 of {len(own)} {part} rows is"
+            yield (
+                f"{count} in the training part too (row {first} is row {twin})",
+                "remove the duplicates, or keep them together with a group",
+            )
+
+
+def _groups(name: str | None, dataset: Dataset, rows: Mapping[str, Tensor]) -> Iterator[tuple[str, str]]:
+    """Yield how many values of a column are both in training and outside."""
+    if name is None or dataset.table is None:
+        return
+    texts = dataset.table.texts(name)
+    known = set(texts[rows["train"].numpy()].unique())
+    for part in ("val", "test"):
+        shared = sorted(known & set(texts[rows[part].numpy()].drop_nulls().unique()))
+        if shared:
+            yield f"{len(shared)} of the {name}s in {part} are in the training part too, such as {shared[0]!r}", "write `method: group`"
+
+
+def _disguised(dataset: Dataset, train: Tensor) -> Iterator[tuple[str, str]]:
+    """Yield the columns of a table that give the target away by themselves, in the training rows."""
+    import numpy as np
+
+    rows = train[:LOOKED_AT].numpy()
+    if len(dataset.columns) < 2 or len(rows) < FEWEST_ROWS:
+        return
+    x_ND, y = dataset.x.numpy()[rows], dataset.y.numpy()[rows]
+    targets = [y] if y.ndim == 1 else list(y.T)
+    for number, column in enumerate(dataset.columns):
+        values = x_ND[:, number]
+        if np.isnan(values).any() or len(np.unique(values)) < 2:
+            continue
+        for target in targets:
+            told = _tells(values, target, bool(dataset.task.classes) or column.kind == "category")
+            if told:
+                fix = f"if it is not known before the target is, write `columns: {{{column.name}: ignore}}`"
+                yield f"column {str(column)!r} alone gives the target away: {told}", fix
+
+
+def _tells(values: npt.NDArray[np.float32], target: npt.NDArray[Any], by_value: bool) -> str:
+    """Return how a column (N,) determines a target (N,); "" when it does not."""
+    import numpy as np
+
+    if len(np.unique(target)) < 2:
+        return ""
+    if by_value:
+        order = np.lexsort((target, values))
+        value, found = values[order], target[order]
+        new = value[1:] != value[:-1]
+        if bool(np.all(new | (found[1:] == found[:-1]))):  # no value stands beside two targets
+            changes, different = int((found[1:] != found[:-1]).sum()), int(new.sum()) + 1
+            if different * 3 <= len(values) or changes == len(np.unique(target)) - 1:
+                return f"each of its {different} values stands beside one {'class' if target.dtype.kind == 'i' else 'number'} only"
+        return ""
+    deviations = values.std(dtype=np.float64), target.std(dtype=np.float64)
+    if not all(deviations):
+        return ""
+    correlation = float(np.corrcoef(values.astype(np.float64), target.astype(np.float64))[0, 1])
+    return f"their correlation is {correlation:.12g}" if abs(correlation) > ALMOST_ONE else ""
+
+
+def row_hashes(dataset: Dataset) -> npt.NDArray[np.uint64]:
+    """Return a 64-bit number for each row (N,): rows that are equal have equal ones, others almost never."""
+    import numpy as np
+
+    count = len(dataset.x)
+    raw = np.concatenate([one.contiguous().reshape(count, -1).view(torch.uint8).numpy() for one in (dataset.x, dataset.y)], axis=1)
+    padded = np.zeros((count, -(-raw.shape[1] // 8) * 8), np.uint8)
+    padded[:, : raw.shape[1]] = raw
+    keys = np.full(count, 0x9E3779B97F4A7C15, np.uint64)
+    for column in padded.view(np.uint64).T:  # the mixing steps of splitmix64; products wrap around
+        keys = (keys ^ column) * np.uint64(0xBF58476D1CE4E5B9)
+        keys ^= keys >> np.uint64(29)
+    return keys
