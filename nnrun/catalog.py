@@ -16,7 +16,7 @@ from pydantic.fields import FieldInfo
 from nnrun.errors import InputError
 from nnrun.registry import KINDS, Argument, Entry
 from nnrun.spec.base import no_such_name, shown
-from nnrun.spec.parts import DataPath, Of
+from nnrun.spec.parts import DataPath, DataPaths, Of
 
 WORDS: dict[Any, str] = {int: "whole number", float: "number", bool: "true or false", str: "text", type(None): "null"}
 BOUNDS = (("ge", "at least"), ("gt", "greater than"), ("le", "at most"), ("lt", "less than"))
@@ -130,8 +130,8 @@ def examples(entry: Entry) -> dict[str, str]:
 
 def in_words(annotation: Any) -> str:
     """Return the type of an argument as a person would say it, with its bounds."""
-    if annotation is DataPath:
-        return "path"
+    if annotation in (DataPath, DataPaths):
+        return "path" if annotation is DataPath else "path or list of paths"
     if get_origin(annotation) is Annotated:
         inner, *marks = get_args(annotation)
         of = next((mark for mark in marks if isinstance(mark, Of)), None)

@@ -100,6 +100,8 @@ def impute(
         return torch.cat([torch.where(empty, fill, x), flags], 1)
 
     def after(columns: Columns, learned: Learned) -> Columns:
+        if not columns:
+            return columns
         made = [replace(one, levels=(*one.levels, MISSING)) if own else one for one, own in zip(columns, learned["own"], strict=True)]
         return (*made, *(Column(f"{columns[number]} is missing", "flag") for number in learned["flagged"].tolist()))
 

@@ -28,7 +28,7 @@ from nnrun.data.targets import targets_from_arrays
 from nnrun.errors import DataError
 from nnrun.lazy import torch
 from nnrun.registry import DATASETS
-from nnrun.spec.parts import DataPath
+from nnrun.spec.parts import DataPath, DataPaths
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -121,7 +121,7 @@ def points(*, x: list[float] | list[list[float]], y: list[float] | list[list[flo
 def table(
     aside: Sequence[str] = (),
     *,
-    path: DataPath | list[DataPath],
+    path: DataPaths,
     target: str | list[str],
     task: TaskName = "auto",
     columns: dict[str, Kind] | None = None,

@@ -102,17 +102,17 @@ def _keys(split: Split, dataset: Dataset) -> tuple[Numbers | None, Sequence[str]
         row = int(texts.is_null().arg_true()[0])
         what = f"column {name!r}, by which the rows are split, is missing in {texts.null_count()} rows (the first is row {row})"
         raise DataError(what, fix="fill it in, or remove these rows", place=table.place(row, name), at=("split", key))
-    if split.method != "time":
-        return np.unique(texts.to_numpy(), return_inverse=True)[1].astype(np.int64), texts.to_list()
     values, bad = table.numbers(name)
-    if len(bad):
+    if len(bad) and split.method == "time":
         times = moments(texts)
         if times.null_count():
             row = int(times.is_null().arg_true()[0])
             what = f"column {name!r}: {texts[row]!r} is neither a number nor a date, and the rows are to be split by it"
             raise DataError(what, fix="write dates like 2026-01-31", place=table.place(row, name), at=("split", "by"))
-        values = times.to_physical().to_numpy()
-    return np.unique(values, return_inverse=True)[1].astype(np.int64), ()
+        ordered: Any = times.to_physical().to_numpy()
+    else:
+        ordered = texts.to_numpy() if len(bad) else values  # as numbers 9 comes before 10
+    return np.unique(ordered, return_inverse=True)[1].astype(np.int64), texts.to_list() if split.method in ("hash", "column") else ()
 
 
 @SPLITS.register("random")

@@ -189,9 +189,15 @@ def _found(path: str, info: ValidationInfo) -> str:
         raise fault(f"{shown(path)} is not a path: {getattr(error, 'strerror', None) or error}", "check the path", given=path) from None
 
 
+def _all_found(path: str | list[str], info: ValidationInfo) -> str | list[str]:
+    return _found(path, info) if isinstance(path, str) else [_found(one, info) for one in path]
+
+
 DataPath = Annotated[str, AfterValidator(_found)]
-"""The path of a data file, or a pattern of several: absolute, or relative to the config's folder or else the current one. The builder gets
-it absolute."""
+"""The path of a data file: absolute, or relative to the config's folder or else the current one. The builder gets it absolute."""
+
+DataPaths = Annotated[str | list[str], AfterValidator(_all_found)]
+"""The same of one or several files, each perhaps a pattern."""
 
 DatasetPart = Annotated[Part, Of(DATASETS)]
 PreprocessPart = Annotated[Part, Of(PREPROCESS)]
