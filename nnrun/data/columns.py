@@ -219,7 +219,7 @@ def _values(table: Table, column: Column) -> tuple[Numbers, Fault | None]:
     name = column.name
     if column.kind == "number":
         values, bad = table.numbers(name)
-        return values, table.not_a_number(name, bad, fix=_mend(len(bad), len(table), name)) if len(bad) else None
+        return values, table.not_a_number(name, bad, fix=_mend(len(bad), len(table))) if len(bad) else None
     if column.kind == "date":
         series = table.frame[name]
         texts = table.texts(name) if series.dtype == polars.String else series
@@ -242,8 +242,8 @@ def _values(table: Table, column: Column) -> tuple[Numbers, Fault | None]:
     return values, table.fault(f"column {name!r}: {quoted(str(table.frame[name][int(wrong[0])]).strip())} {why}", fix, name, wrong)
 
 
-def _mend(bad: int, rows: int, name: str) -> str:
-    return f"write `columns: {{{name}: category}}` or `ignore`, or code it as numbers" if bad > rows / 2 else "mend or remove these rows"
+def _mend(bad: int, rows: int) -> str:
+    return "write numbers in this column" if bad > rows / 2 else "mend or remove these rows"
 
 
 def moments(values: polars.Series) -> polars.Series:
