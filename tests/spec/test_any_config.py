@@ -25,7 +25,7 @@ VALIDATOR = Draft202012Validator(SCHEMA)
 FOLDER = Path(tempfile.mkdtemp(prefix="nnrun-any-"))
 CONFIG = FOLDER / f"it-{os.getpid()}.yaml"
 SLOW = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much])
-BETWEEN_FIELDS = ("early_stopping watches the validation part",)
+BETWEEN_FIELDS = ("early_stopping watches the validation part", "is not a path")
 
 
 def outcome(read: Callable[[], Any]) -> tuple[tuple[Fault, ...], Any]:
