@@ -15,14 +15,15 @@ from typing import Annotated
 import typer
 
 from nnrun import __version__, complete
-from nnrun.errors import InputError, RequirementError
+from nnrun.errors import Fault, InputError, RequirementError, closest
 from nnrun.runs.signals import Signals
 from nnrun.terminal import say, say_summary, show_progress, user_errors, write_table, write_text
+from nnrun.usage import Group
 
 app = typer.Typer(
+    cls=Group,
     name="nnrun",
     help="One YAML file becomes a trained network, its checkpoint, its metrics and a report.",
-    no_args_is_help=True,
     invoke_without_command=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -77,12 +78,11 @@ def train(
 ) -> None:
     """Train the experiment in CONFIG; prints the run folder. Ctrl-C and SIGTERM save and stop, SIGUSR1 saves and goes on."""
     with user_errors(), Signals() as signals:
-        overrides = [*(set_ or ()), *([f"device={device}"] if device else ())]
         _use_data_dir(data_dir)
         import nnrun.builtin  # noqa: F401
         from nnrun.spec.reader import read_spec
 
-        spec, source = read_spec(config, overrides)  # before torch is imported: faults of the config are told at once
+        spec, source = read_spec(config, set_ or (), device=device)  # before torch is imported: faults of the config are told at once
         from nnrun.run import open_run
 
         run = open_run(spec, source, out=out, resume=resume, allow_change=allow_change or ())
@@ -120,6 +120,8 @@ def evaluate(
         from nnrun.trained import load
 
         net = load(checkpoint, device=device or "auto")
+        _note_last(checkpoint, net.path)
+        _refuse_unscored(requirements, ["loss", *(net.spec.metrics or ())])
         rows, figures = net.evaluate(split, data=data)
         if json:
             from nnrun.runs.folder import strict_json
@@ -147,11 +149,14 @@ def predict(
     with user_errors():
         if out is not None and out.suffix not in (".csv", ".json", ".parquet"):
             raise InputError(f"--out {out}: the ending {out.suffix!r} is not known", fix="end it in .csv, .json or .parquet")
+        if out is not None and not out.parent.is_dir():
+            raise InputError(f"--out {out}: the folder {out.parent} does not exist", fix="make it, or give another file")
         if out is not None and any(Path(name).exists() and out.exists() and out.samefile(name) for name in inputs):
             raise InputError(f"--out {out} is the input itself", fix="give another file; the input is never overwritten")
         from nnrun.trained import load
 
         net = load(checkpoint, device=device or "auto")
+        _note_last(checkpoint, net.path)
         predictions = net.predict(net.read(inputs), probabilities=proba)
         for note in predictions.notes:
             say(f"note: {note}")
@@ -249,11 +254,31 @@ def _no_requirement(text: str) -> tuple[str, str, float]:
     raise InputError(f"--require {text!r} is not a comparison", fix="write it like 'accuracy>=0.95'")
 
 
+def _refuse_unscored(requirements: list[tuple[str, str, float]], names: list[str]) -> None:
+    """Refuse requirements of figures that the checkpoint is not scored by, before any scoring."""
+    faults = []
+    for name in dict.fromkeys(name for name, _, _ in requirements if name not in names):
+        near = closest(name, names)
+        hint = f"did you mean {near!r}? " if near else ""
+        faults.append(Fault(f"--require {name}: this checkpoint is not scored by it", f"{hint}it is scored by {', '.join(names)}"))
+    if faults:
+        raise InputError(faults)
+
+
 def _require(requirements: list[tuple[str, str, float]], figures: dict[str, float]) -> None:
-    """Raise unless every requirement holds; nan fulfils none."""
+    """Raise unless every requirement holds, telling all that fail; nan fulfils none."""
+    missed = []
     for name, sign, bound in requirements:
-        if name not in figures:
-            raise InputError(f"--require {name}: this checkpoint is not scored by it", fix=f"it is scored by {', '.join(figures)}")
         if not _COMPARE[sign](figures[name], bound):
-            short = abs(figures[name] - bound)
-            raise RequirementError(f"{name} is {figures[name]:.6g}, and {name}{sign}{bound:g} was required: it fails by {short:.3g}")
+            what = f"{name} is {figures[name]:.6g}, and {name}{sign}{bound:g} was required"
+            missed.append(Fault(f"{what}: it fails by {abs(figures[name] - bound):.3g}", "train a better network, or require less"))
+    if missed:
+        raise RequirementError(missed)
+
+
+def _note_last(given: Path, taken: Path) -> None:
+    """Say that a run folder without a best checkpoint was opened by its last one."""
+    from nnrun.runs.folder import BEST, LAST
+
+    if given.is_dir() and taken.name == LAST:
+        say(f"note: {given} holds no {BEST}; this is {LAST}, the state in which training stopped")

@@ -24,7 +24,7 @@ from nnrun.data.split import split_rows
 from nnrun.data.table_files import read_csv
 from nnrun.data.tables import Table, floats, is_number, read_columns
 from nnrun.data.targets import MOST_CLASSES, targets_from_cells
-from nnrun.errors import DataError, EnvironmentFault, InputError
+from nnrun.errors import DataError, InputError, not_writable
 from nnrun.spec.experiment import Split
 
 FEWEST_ROWS = 10
@@ -109,7 +109,7 @@ def write_config(path: Path, text: str, *, force: bool) -> None:
     except FileExistsError:
         raise InputError(f"{path} is there already", fix="give another with --out, or write over it with --force") from None
     except OSError as error:
-        raise EnvironmentFault(f"{path} cannot be written: {error.strerror}", fix="check the folder and its permissions") from None
+        raise not_writable(path, error) from None
 
 
 def _for_table(path: Path, target: str | None, written: str, config: Path) -> FirstConfig:

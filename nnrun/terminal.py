@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from nnrun.errors import EnvironmentFault, NnrunError
+from nnrun.errors import EnvironmentFault, NnrunError, not_writable
 
 if TYPE_CHECKING:
     from nnrun.training.record import Record
@@ -136,9 +136,7 @@ def write_table(table: dict[str, list[Any]], out: Path | None, *, json: bool) ->
             write: dict[str, Any] = {".csv": frame.write_csv, ".json": frame.write_json, ".parquet": frame.write_parquet}
             write[out.suffix](out)
         except OSError as error:
-            raise EnvironmentFault(
-                f"{out} cannot be written: {error.strerror or error}", fix="check the folder and its permissions"
-            ) from None
+            raise not_writable(out, error) from None
         if json:
             print(jsonlib.dumps({"out": str(out), "rows": frame.height}))
 
@@ -151,4 +149,4 @@ def write_text(text: str, out: Path | None) -> None:
     try:
         out.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise EnvironmentFault(f"{out} cannot be written: {error.strerror or error}", fix="check the folder and its permissions") from None
+        raise not_writable(out, error) from None

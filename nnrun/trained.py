@@ -20,7 +20,7 @@ from nnrun.data.dataset import Rows, Task
 from nnrun.data.inputs import Inputs, read_inputs, read_scored
 from nnrun.data.prepare import prepare
 from nnrun.data.preprocess import apply_steps
-from nnrun.errors import CheckpointError, DataError, InputError, NnrunError
+from nnrun.errors import CheckpointError, DataError, InputError, NnrunError, Place
 from nnrun.runs import checkpoint as files
 from nnrun.runs.folder import checkpoint_file
 from nnrun.spec.experiment import Experiment
@@ -133,19 +133,26 @@ class Trained:
         return Predictions(self.task, inputs.labels, [self.task.classes[k] for k in values] if self.task.classes else values, shares, notes)
 
 
+def _device(name: str) -> torch.device:
+    try:
+        return choose_device(name)
+    except NnrunError as error:
+        raise error.placed(lambda at: Place("--device", 0, 0)) from None
+
+
 def load(path: Path | str, *, device: str = "auto") -> Trained:
     """Return the network in a checkpoint file, or the best one of a run folder.
 
     Raises:
         CheckpointError: there is none, it is damaged, or its parts do not fit together.
     """
+    where = _device(device)
     file = checkpoint_file(Path(path))
     stored = files.load(file, only=("model", "preprocess"))
     try:
         facts = stored.facts
         spec = check(facts["spec"])
         task = Task(tuple(facts["task"]["targets"]), tuple(facts["task"]["classes"]))
-        where = choose_device(device)
         weights = stored.under("model")
         size = sum(tensor.numel() for tensor in weights.values())
         network = build_network(spec, task, tuple(facts["shape"]), where, max_parameters=size)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from nnrun.errors import DataError, closest
 from nnrun.spec.base import Location
+from nnrun.spec.encoding import not_utf8
 
 
 def regular_file(path: str | Path, *, at: Location = ()) -> Path:
@@ -42,20 +43,6 @@ def read_bytes(path: str | Path, *, at: Location = ()) -> bytes:
 
 def check_utf8(data: bytes, file: str | Path) -> None:
     """Refuse text that is not UTF-8, naming the line and the likely encoding; a byte order mark is fine."""
-    try:
-        data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n") + 1
-        raise DataError(f"{file}:{line}: this is not UTF-8; it looks like {_encoding(data)}", fix="save the file as UTF-8") from None
-    if data[1:2] == b"\0" or data[:1] == b"\0":  # UTF-16 without a mark is valid UTF-8 as long as it is English
-        raise DataError(f"{file}:1: this is not UTF-8; it looks like UTF-16", fix="save the file as UTF-8")
-
-
-def _encoding(data: bytes) -> str:
-    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        return "UTF-16"
-    try:
-        data.decode("cp932")
-    except UnicodeDecodeError:
-        return "another encoding"
-    return "cp932 (Shift-JIS)"
+    wrong = not_utf8(data, file, "is this the right file? a table is text, one row in each line")
+    if wrong:
+        raise DataError([wrong])

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import io
+import json
 import math
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -144,7 +148,7 @@ def _any_csv(path: str) -> Table:
 
 def _json_lines(data: bytes, file: str, wanted: _Wanted) -> Inputs:
     if wanted.columns:
-        return _from_table(json_table(data, file), wanted)
+        return _from_table(_json_table(data, file), wanted)
     rows = []
     for line, value in json_values(data, file):
         row = _row(value, wanted.shape)
@@ -157,6 +161,26 @@ def _json_lines(data: bytes, file: str, wanted: _Wanted) -> Inputs:
     return Inputs(torch.stack(rows).reshape(-1, *wanted.shape), _numbered(len(rows)))
 
 
+def _json_table(data: bytes, file: str) -> Table:
+    """Return the table of JSON objects; a key that one of them has twice is refused, because which value was meant cannot be known."""
+    table = json_table(data, file)
+    for line, source in enumerate(io.TextIOWrapper(io.BytesIO(data), "utf-8-sig"), 1):
+        if source.count(":") > len(table.names):  # else none is there twice
+            twice: list[str] = []
+            with contextlib.suppress(ValueError, RecursionError):  # told with its place when the table is read
+                json.loads(source, object_pairs_hook=partial(_noting_twice, twice))
+            if twice:
+                place = Place(file, line, source.rfind(f'"{twice[0]}"') + 1, source.rstrip("\r\n"), len(twice[0]) + 2)
+                raise DataError(f"the key {twice[0]!r} is given twice in this line", fix="keep one of them", place=place)
+    return table
+
+
+def _noting_twice(twice: list[str], pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    names = [name for name, _ in pairs]
+    twice += [name for name in dict.fromkeys(names) if names.count(name) > 1]
+    return dict(pairs)
+
+
 def _from_table(table: Table, wanted: _Wanted) -> Inputs:
     names, notes = wanted.columns or table.names, []
     table.require(names)
@@ -167,7 +191,11 @@ def _from_table(table: Table, wanted: _Wanted) -> Inputs:
     ignored = [name for name in table.names if name not in names]
     if ignored:
         notes.append(f"ignored columns: {_listed(ignored)}")
-    x_ND, _ = read_columns(table, names)
+    try:
+        x_ND, _ = read_columns(table, names)
+    except DataError as error:  # a column cannot be left out here, and one row cannot be told from a whole column of such cells
+        fix = "the network needs a number in every cell of this column: mend the row, or leave it out"
+        raise DataError([replace(one, fix=fix) if "column '" in one.what else one for one in error.faults]) from None
     return Inputs(torch.from_numpy(x_ND).reshape(-1, *wanted.shape), _numbered(len(x_ND)), notes)
 
 
@@ -206,7 +234,7 @@ def _typed(x: Tensor, path: str, bytes_wanted: bool | None) -> Tensor:
 
 
 def _jsonl(path: str) -> Table:
-    return json_table(read_bytes(path), path)
+    return _json_table(read_bytes(path), path)
 
 
 TABLES: dict[str, Callable[[str], Table]] = {

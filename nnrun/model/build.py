@@ -24,7 +24,7 @@ from nnrun.spec.parts import Part, part_class
 
 
 def build_model(
-    spec: Experiment, input_shape: tuple[int, ...], outputs: int, wanted: str, *, max_parameters: int = MAX_PARAMETERS
+    spec: Experiment, input_shape: tuple[int, ...], outputs: int, wanted: str, *, max_parameters: int = MAX_PARAMETERS, because: str = ""
 ) -> nn.Sequential:
     """Return the model on the CPU, with the weights that its seed gives.
 
@@ -33,6 +33,7 @@ def build_model(
         outputs: how many values the model gives for one row.
         wanted: what they are, for an error: "3 classes", "1 target".
         max_parameters: refuse a model that learns more numbers, before any memory is taken.
+        because: what that bound comes from.
 
     Raises:
         SpecError: when a layer cannot be built or take what reaches it, or when the last one does not give (outputs,).
@@ -40,7 +41,7 @@ def build_model(
     by_width = all(isinstance(layer, int) for layer in spec.layers)
     parts = _from_widths(spec, input_shape) if by_width else numbered(layer for layer in spec.layers if isinstance(layer, Part))
     torch.manual_seed(spec.seed)
-    model, shape = stack(parts, Incoming(input_shape, outputs, max_parameters))
+    model, shape = stack(parts, Incoming(input_shape, outputs, max_parameters, because))
     if shape != (outputs,):
         number, fix = _mend([part for _, part in parts], shape)
         raise SpecError(f"the last layer gives {shape}, and the data has {wanted}", fix=fix, at=parts[number][0])
@@ -86,17 +87,17 @@ def layer_table(model: nn.Sequential, input_shape: tuple[int, ...]) -> list[Laye
     names = {module: name for name, module in model.named_children()}
     return [
         LayerRow(names[module], type(module).__name__, came, gave, count_parameters(module))
-        for module, came, gave in _passed(model, input_shape)
+        for module, came, gave in passed(model, input_shape)
         if module in names
     ]
 
 
 def forward_work(model: nn.Module, input_shape: tuple[int, ...]) -> int:
     """Return the multiply-adds of one row's forward pass: the linear, convolution and recurrent layers, which are nearly all of it."""
-    return sum(_multiply_adds(module, came, gave) for module, came, gave in _passed(model, input_shape))
+    return sum(_multiply_adds(module, came, gave) for module, came, gave in passed(model, input_shape))
 
 
-def _passed(model: nn.Module, input_shape: tuple[int, ...]) -> Iterator[tuple[nn.Module, tuple[int, ...], tuple[int, ...]]]:
+def passed(model: nn.Module, input_shape: tuple[int, ...]) -> Iterator[tuple[nn.Module, tuple[int, ...], tuple[int, ...]]]:
     """Run one row of zeros through the model; yield each module in it with the shapes that came in and went out, in that order."""
     seen: list[tuple[nn.Module, tuple[int, ...], tuple[int, ...]]] = []
 

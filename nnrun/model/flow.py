@@ -86,7 +86,7 @@ def _check_parameters(part: Part, at: Incoming, used: int) -> None:
     with torch.device("meta"):
         parameters = count_parameters(part.build(at))
     if used + parameters > at.max_parameters:
-        what = f"{parameters:,} parameters, and {used:,} before it, are more than {at.max_parameters:,}"
+        what = f"{parameters:,} parameters, and {used:,} before it, are more than {at.max_parameters:,}{at.because and ': '}{at.because}"
         raise LayerError(what, "make it smaller, or reduce what reaches it")
 
 

@@ -94,6 +94,7 @@ class EarlyStopping(Spec):
     """How much better a figure must be to count as an improvement, in its own unit."""
 
 
+DEVICE = r"^(auto|cpu|mps|cuda(:[0-9]{1,3})?)$"
 EVERY = r"^(auto|[1-9][0-9]{0,8} (epoch|step)s?)$"
 
 
@@ -169,7 +170,7 @@ class Experiment(Spec):
     accumulate_batches: int = Field(default=1, ge=1)
     """Batches whose gradients make one step."""
 
-    device: str = form(r"^(auto|cpu|mps|cuda(:[0-9]{1,3})?)$", "auto", "cpu", "cuda", "cuda:1", "mps", default="auto")
+    device: str = form(DEVICE, "auto", "cpu", "cuda", "cuda:1", "mps", fix="write auto, cpu, cuda, cuda:1 or mps", default="auto")
     """auto (CUDA, else MPS, else the CPU), cpu, cuda, cuda:1, mps."""
 
     threads: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
@@ -202,6 +203,18 @@ class Experiment(Spec):
             fix = "write either widths, [16, 8], or every layer by its name, [{linear: 16}, relu, {linear: auto}]"
             yield fault("layers mixes widths with named layers", fix, at=("layers", number), given=self.layers[number])
             return
+
+    @rule("optimizer", "clip_grad_norm", "accumulate_batches")
+    def _steps_of_its_own(self) -> Iterator[ValidationError]:
+        if not self.optimizer.entry.traits.get("closure"):
+            return
+        name, why = self.optimizer.entry.name, "looks at the loss several times in one step"
+        if self.clip_grad_norm is not None:
+            what, fix = f"clip_grad_norm does not go with {name}, which {why}", "write `clip_grad_norm: null`, or take another optimizer"
+            yield fault(what, fix, at=("clip_grad_norm",), given=self.clip_grad_norm)
+        if self.accumulate_batches > 1:
+            what, fix = f"accumulate_batches does not go with {name}, which {why}", "raise batch_size, or take another optimizer"
+            yield fault(what, fix, at=("accumulate_batches",), given=self.accumulate_batches)
 
     @rule("early_stopping", "split")
     def _something_to_watch(self) -> Iterator[ValidationError]:

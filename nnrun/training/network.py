@@ -55,7 +55,7 @@ def resolve(spec: Experiment, task: Task) -> Experiment:
 
 
 def build_network(
-    spec: Experiment, task: Task, shape: tuple[int, ...], device: torch.device, *, max_parameters: int = MAX_PARAMETERS
+    spec: Experiment, task: Task, shape: tuple[int, ...], device: torch.device, *, max_parameters: int = MAX_PARAMETERS, because: str = ""
 ) -> Network:
     """Return the untrained network of a resolved spec, its weights drawn from the seed.
 
@@ -68,5 +68,5 @@ def build_network(
     head = head_for(spec.loss, task)
     kind, count = ("class", len(task.classes)) if task.classes else ("target", len(task.targets))
     wanted = f"{count} {kind if count == 1 else kind + ('es' if kind == 'class' else 's')}"
-    model = build_model(spec, shape, head.outputs, wanted, max_parameters=max_parameters).to(device)
+    model = build_model(spec, shape, head.outputs, wanted, max_parameters=max_parameters, because=because).to(device)
     return Network(model, spec.loss.build().to(device), head, spec.metrics, spec.precision)

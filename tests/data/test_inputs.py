@@ -172,7 +172,7 @@ def test_json_lines_on_stdin(monkeypatch: pytest.MonkeyPatch) -> None:
             '{"a": 1, "b": null}',
             COLUMNS,
             "error: stdin:1:1: column 'b': an empty cell is not a number (the only such cell, row 0 counted from 0)\n"
-            '    1 | {"a": 1, "b": null}\n      | ^\nfix: remove the column, or code it as numbers',
+            '    1 | {"a": 1, "b": null}\n      | ^\nfix: the network needs a number in every cell of this column: mend the row, or leave it out',
         ),
     ],
 )
@@ -199,7 +199,7 @@ def test_tables_that_cannot_be_used(tmp_path: Path) -> None:
     assert refusal(write(tmp_path / "t.csv", "p,q\n1,2\n")) == "error: t.csv has no columns 'a', 'b'\nfix: (its columns are p, q)"
     assert refusal(write(tmp_path / "t.csv", "a,b\n1,2\n1,two\n1,3\n")) == (
         "error: t.csv:3:3: column 'b': 'two' is not a number (the only such cell, row 1 counted from 0)\n"
-        "    3 | 1,two\n      |   ^^^\nfix: mend or remove these rows"
+        "    3 | 1,two\n      |   ^^^\nfix: the network needs a number in every cell of this column: mend the row, or leave it out"
     )
     assert refusal(write(tmp_path / "t.csv", "a,b\n")) == "error: t.csv has a header but no rows\nfix: add rows of data below it"
     assert refusal(write(tmp_path / "t.xlsx", "")) == (
@@ -212,7 +212,7 @@ def test_tables_that_cannot_be_used(tmp_path: Path) -> None:
     polars.DataFrame({"a": [1.0, None], "b": [1, 2]}).write_parquet(tmp_path / "t.parquet")
     assert refusal(tmp_path / "t.parquet") == (
         "error: t.parquet: column 'a': an empty cell is not a number (the only such cell, row 1 counted from 0)\n"
-        "fix: mend or remove these rows"
+        "fix: the network needs a number in every cell of this column: mend the row, or leave it out"
     )
 
 

@@ -123,6 +123,14 @@ SECTIONS = {
     ),
 }
 PLAIN = [name for name in SCHEMA["properties"] if name not in {**PARTS, **SECTIONS, "extends": None}]
+
+
+def together(values: dict[str, Any]) -> dict[str, Any]:
+    """Leave out the keys that do not go with lbfgs."""
+    alone = ("clip_grad_norm", "accumulate_batches") if "lbfgs" in str(values.get("optimizer")) else ()
+    return {key: item for key, item in values.items() if key not in alone}
+
+
 CONFIGS = st.fixed_dictionaries(
     {"name": field("name"), "dataset": PARTS["dataset"]},
     optional={
@@ -130,4 +138,4 @@ CONFIGS = st.fixed_dictionaries(
         for name, strategy in {**{name: field(name) for name in PLAIN}, **PARTS, **SECTIONS}.items()
         if name not in ("name", "dataset")
     },
-)
+).map(together)
