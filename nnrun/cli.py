@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from nnrun import __version__, complete
-from nnrun.errors import Fault, InputError, RequirementError, closest
+from nnrun.errors import CheckpointError, Fault, InputError, RequirementError, closest
 from nnrun.runs.signals import Signals
 from nnrun.terminal import say, say_summary, show_progress, user_errors, write_table, write_text
 from nnrun.usage import Group
@@ -43,6 +43,12 @@ Overrides = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes on stderr.")]
+Plugins = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--plugin", metavar="MODULE", help="A module, or a file my_parts.py, that registers parts of your own.", show_default=False
+    ),
+]
 Device = Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda, cuda:1 or mps.", show_default=False)]
 DataDir = Annotated[Path | None, typer.Option("--data-dir", envvar="NNRUN_DATA", help="Where downloaded datasets are.", show_default=False)]
 
@@ -71,6 +77,7 @@ def train(
     allow_change: Annotated[
         list[str] | None, typer.Option("--allow-change", metavar="KEY", help="With --resume: a key that may differ from before.")
     ] = None,
+    plugin: Plugins = None,
     device: Device = None,
     data_dir: DataDir = None,
     json: Json = False,
@@ -79,9 +86,11 @@ def train(
     """Train the experiment in CONFIG; prints the run folder. Ctrl-C and SIGTERM save and stop, SIGUSR1 saves and goes on."""
     with user_errors(), Signals() as signals:
         _use_data_dir(data_dir)
-        import nnrun.builtin  # noqa: F401
+        _load(plugin)
         from nnrun.spec.reader import read_spec
 
+        if resume and out is not None:
+            _refuse_without_plugins(out)
         spec, source = read_spec(config, set_ or (), device=device)  # before torch is imported: faults of the config are told at once
         from nnrun.run import open_run
 
@@ -107,6 +116,7 @@ def evaluate(
     require: Annotated[
         list[str] | None, typer.Option(help="Exit with 5 unless it holds: --require 'accuracy>=0.95'.", show_default=False)
     ] = None,
+    plugin: Plugins = None,
     device: Device = None,
     data_dir: DataDir = None,
     json: Json = False,
@@ -117,6 +127,7 @@ def evaluate(
             raise InputError(f"--split {split} is not a part", fix="write train, val or test")
         requirements = [_requirement(text) for text in require or ()]
         _use_data_dir(data_dir)
+        _load(plugin)
         from nnrun.trained import load
 
         net = load(checkpoint, device=device or "auto")
@@ -142,6 +153,7 @@ def predict(
     checkpoint: CheckpointPath,
     out: Annotated[Path | None, typer.Option(help="Write here instead: .csv, .json or .parquet.", show_default=False)] = None,
     proba: Annotated[bool, typer.Option("--proba", help="Add a column of probabilities for each class.")] = False,
+    plugin: Plugins = None,
     device: Device = None,
     json: Json = False,
 ) -> None:
@@ -153,6 +165,7 @@ def predict(
             raise InputError(f"--out {out}: the folder {out.parent} does not exist", fix="make it, or give another file")
         if out is not None and any(Path(name).exists() and out.exists() and out.samefile(name) for name in inputs):
             raise InputError(f"--out {out} is the input itself", fix="give another file; the input is never overwritten")
+        _load(plugin)
         from nnrun.trained import load
 
         net = load(checkpoint, device=device or "auto")
@@ -183,9 +196,11 @@ def init(
     target: Annotated[str | None, typer.Option(metavar="COLUMN", help="The column to predict.", show_default=False)] = None,
     out: Annotated[Path | None, typer.Option(help="The config to write; by default NAME.yaml, here.", show_default=False)] = None,
     force: Annotated[bool, typer.Option("--force", help="Write over a config that is there.")] = False,
+    plugin: Plugins = None,
 ) -> None:
     """Write a commented config for a table or a folder of pictures; prints its path."""
     with user_errors():
+        _load(plugin)
         from nnrun.init import first_config, write_config
 
         config = out or Path(f"{data.absolute().stem}.yaml")
@@ -207,11 +222,12 @@ def list_(
     name: Annotated[
         str | None, typer.Argument(help="One part of that kind: everything about it, with an example.", autocompletion=complete.names)
     ] = None,
+    plugin: Plugins = None,
     json: Json = False,
 ) -> None:
     """List every registered name: its arguments, one line, file:line; with NAME, one part in full."""
     with user_errors():
-        import nnrun.builtin  # noqa: F401
+        _load(plugin)
         from nnrun import catalog
 
         parts = catalog.found(kind, name)
@@ -225,13 +241,36 @@ def list_(
 @app.command()
 def schema(
     out: Annotated[Path | None, typer.Option(help="Write it to this file instead.", show_default=False)] = None,
+    plugin: Plugins = None,
 ) -> None:
     """Print the JSON Schema of the config, for editors: it completes and explains every key, name and argument."""
     with user_errors():
-        import nnrun.builtin  # noqa: F401
+        _load(plugin)
         from nnrun.spec.schema import schema_text
 
         write_text(schema_text(), out)
+
+
+def _load(plugins: list[str] | None) -> None:
+    """Register every part: those of nnrun, then those of the plug-ins that the command line names."""
+    import nnrun.builtin  # noqa: F401
+
+    if plugins:
+        from nnrun.plugins import load_plugins
+
+        load_plugins(plugins)
+
+
+def _refuse_without_plugins(out: Path) -> None:
+    """Name the plug-ins that a run to go on with needs, before its config is found to hold unknown names."""
+    from nnrun.runs.checkpoint import check_plugins, read_header
+    from nnrun.runs.folder import LAST
+
+    try:
+        facts = read_header(out / LAST).facts
+    except CheckpointError:  # none there, or damaged: told when the run is opened
+        return
+    check_plugins(out / LAST, facts)
 
 
 def _use_data_dir(data_dir: Path | None) -> None:

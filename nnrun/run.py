@@ -29,7 +29,7 @@ from nnrun.runs.folder import BEST, LAST, Metrics, check_space, clear_leftovers,
 from nnrun.runs.provenance import git_commit, versions
 from nnrun.runs.resume import capture, named, newest, not_bitwise, refuse_changes, restore
 from nnrun.runs.signals import Signals
-from nnrun.spec.experiment import Experiment, plain
+from nnrun.spec.experiment import Experiment, foreign_parts, plain
 from nnrun.spec.source import Source
 from nnrun.spec.writer import dump_spec
 from nnrun.training.device import choose_device, choose_threads
@@ -74,6 +74,7 @@ class Run:
         self.device = choose_device(spec.device)
         self.data = prepare(spec, self.device)
         self.spec = resolve(spec, self.data.task)
+        self.plugins = [[one.kind, one.name, one.plugin] for one in foreign_parts(self.spec)]
         self.notes = config_notes(self.spec)
         self.rows = {name: len(part) for name, part in self.data.parts.items()}
         monitor = self.spec.checkpoint.monitor or ("val.loss" if "val" in self.spec.evaluate and self.rows["val"] else "")
@@ -246,6 +247,7 @@ class Run:
             "versions": versions(),
             "device": str(self.device),
             "threads": self.threads,
+            **({"plugins": self.plugins} if self.plugins else {}),
         }
 
     def _finish(self) -> None:

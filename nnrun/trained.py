@@ -144,11 +144,12 @@ def load(path: Path | str, *, device: str = "auto") -> Trained:
     """Return the network in a checkpoint file, or the best one of a run folder.
 
     Raises:
-        CheckpointError: there is none, it is damaged, or its parts do not fit together.
+        CheckpointError: there is none, it is damaged, its parts do not fit together, or it needs a plug-in that is not loaded.
     """
     where = _device(device)
     file = checkpoint_file(Path(path))
     stored = files.load(file, only=("model", "preprocess"))
+    files.check_plugins(file, stored.facts)
     try:
         facts = stored.facts
         spec = check(facts["spec"])

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import Field, ValidationError, model_validator
 
-from nnrun.registry import Registry
+from nnrun.registry import METRICS, SPLITS, Entry, Registry
 from nnrun.spec.base import Location, Spec, fault, rule, shown
 from nnrun.spec.parts import (
     ActivationPart,
@@ -221,6 +221,17 @@ class Experiment(Spec):
         if self.early_stopping and self.early_stopping.monitor.startswith("val.") and self.split.val in (0, 0.0, []):
             fix = "give split a val share, or watch train.loss"
             yield fault("early_stopping watches the validation part, and split.val is 0", fix, at=("early_stopping",))
+
+
+def foreign_parts(value: Any) -> list[Entry]:
+    """Return the parts of plug-ins that a spec is made of, each once."""
+    if isinstance(value, Experiment):
+        named = [SPLITS[value.split.method], *(METRICS[name] for name in value.metrics or ())]
+        found = [one for one in named if one.plugin] + foreign_parts([getattr(value, name) for name in type(value).model_fields])
+        return list({(one.kind, one.name): one for one in found}.values())
+    if isinstance(value, Part):
+        return [value.entry] * bool(value.entry.plugin) + foreign_parts(list(value.arguments().values()))
+    return [one for item in value for one in foreign_parts(item)] if isinstance(value, list) else []
 
 
 def registry_at(at: Location) -> Registry | None:
