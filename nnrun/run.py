@@ -20,6 +20,7 @@ from torch import Tensor
 
 import nnrun.builtin  # noqa: F401 (fills the registries)
 from nnrun.check.rules import config_notes, outcome_notes
+from nnrun.data.notes import collecting
 from nnrun.data.prepare import prepare
 from nnrun.errors import CheckpointError, InputError, Interrupted, NnrunError
 from nnrun.model.build import forward_work
@@ -72,10 +73,11 @@ class Run:
     def __init__(self, spec: Experiment) -> None:
         started = time.perf_counter()
         self.device = choose_device(spec.device)
-        self.data = prepare(spec, self.device)
+        with collecting() as self.notes:
+            self.data = prepare(spec, self.device)
         self.spec = resolve(spec, self.data.task)
         self.plugins = [[one.kind, one.name, one.plugin] for one in foreign_parts(self.spec)]
-        self.notes = config_notes(self.spec)
+        self.notes += config_notes(self.spec)
         self.rows = {name: len(part) for name, part in self.data.parts.items()}
         monitor = self.spec.checkpoint.monitor or ("val.loss" if "val" in self.spec.evaluate and self.rows["val"] else "")
         most, because = most_parameters(self.spec, self.device, keeps_best=bool(monitor))

@@ -114,7 +114,9 @@ class Trained:
     def _raw(self) -> dict[str, Any]:
         """What a raw row looked like in training."""
         facts = self.facts
-        return {"columns": tuple(facts["columns"]), "shape": tuple(facts["raw_shape"]), "bytes_wanted": facts["raw_bytes"]}
+        file_column = str(self.spec.dataset.arguments()["file"]) if self.spec.dataset.entry.name == "pictures" else ""
+        raw = {"columns": tuple(facts["columns"]), "shape": tuple(facts["raw_shape"]), "bytes_wanted": facts["raw_bytes"]}
+        return {**raw, "file_column": file_column}
 
     def predict(self, inputs: Inputs, *, probabilities: bool = False) -> Predictions:
         """Return one prediction for each row.

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 from nnrun.data.arrays import as_tensor, read_npy, read_npz
 from nnrun.data.dataset import Dataset, Rows, Task
 from nnrun.data.files import read_bytes
-from nnrun.data.pictures import ENDINGS, class_folders, picture_files, read_picture
+from nnrun.data.pictures import ENDINGS, labelled_pictures, picture_files, picture_table, read_picture
+from nnrun.data.pictures import TABLES as PICTURE_TABLES
 from nnrun.data.table_files import json_table, json_values, read_csv, read_parquet
 from nnrun.data.tables import Table, read_columns
 from nnrun.data.targets import targets_from_arrays, targets_from_cells
@@ -49,9 +50,12 @@ class _Wanted:
 
     columns: tuple[str, ...]
     shape: tuple[int, ...]
+    file_column: str = ""
 
 
-def read_inputs(paths: Sequence[str], *, columns: tuple[str, ...], shape: tuple[int, ...], bytes_wanted: bool | None = None) -> Inputs:
+def read_inputs(
+    paths: Sequence[str], *, columns: tuple[str, ...], shape: tuple[int, ...], bytes_wanted: bool | None = None, file_column: str = ""
+) -> Inputs:
     """Return the rows of every path in turn.
 
     Args:
@@ -59,13 +63,14 @@ def read_inputs(paths: Sequence[str], *, columns: tuple[str, ...], shape: tuple[
         columns: the input columns by name; empty when the network was trained on arrays or pictures.
         shape: of one row, before preprocessing.
         bytes_wanted: whether the network's dataset gave uint8; None takes what the files give.
+        file_column: for a network of pictures: the column of a table that holds their paths.
 
     Raises:
         DataError: when an input is missing, broken, or not of the columns or the shape that the network wants.
     """
     if not paths:
         raise DataError("there is nothing to predict", fix="give a file, a folder of pictures, or - for JSON lines on stdin")
-    wanted = _Wanted(columns, shape)
+    wanted = _Wanted(columns, shape, file_column)
     read = [_read(path, wanted) for path in paths]
     several = len(paths) > 1
     labels = [f"{path}:{label}" if several else label for path, one in zip(paths, read, strict=True) for label in one.labels]
@@ -76,7 +81,9 @@ def read_inputs(paths: Sequence[str], *, columns: tuple[str, ...], shape: tuple[
     return Inputs(torch.cat(tensors) if several else tensors[0], labels, notes)
 
 
-def read_scored(path: str, task: Task, *, columns: tuple[str, ...], shape: tuple[int, ...], bytes_wanted: bool | None = None) -> Rows:
+def read_scored(
+    path: str, task: Task, *, columns: tuple[str, ...], shape: tuple[int, ...], bytes_wanted: bool | None = None, file_column: str = ""
+) -> Rows:
     """Return the inputs and the targets of what has both: a table, an NPZ file with arrays x and y, a folder with one for each class.
 
     Raises:
@@ -91,11 +98,10 @@ def read_scored(path: str, task: Task, *, columns: tuple[str, ...], shape: tuple
         columns_of_y = {name: y_NT[:, number] for number, name in enumerate(task.targets[: y_NT.shape[1]])}
         _, targets = targets_from_arrays(columns_of_y, task.kind, known=task.classes)
         inputs = _shaped(as_tensor(x, path), path, _Wanted(columns, shape))
-    elif Path(path).is_dir():
-        folders = class_folders(Path(path))
-        labels = np.array([name for name, files in folders.items() for _ in files], object)
-        _, targets = targets_from_arrays({task.targets[0]: labels}, task.kind, known=task.classes)
-        inputs = _pictures([file for files in folders.values() for file in files], _Wanted(columns, shape), [])
+    elif Path(path).is_dir() or (file_column and ending in PICTURE_TABLES):
+        found = labelled_pictures(Path(path), file_column, task.targets[0])
+        _, targets = targets_from_arrays({task.targets[0]: np.array(found.labels, object)}, task.kind, known=task.classes)
+        inputs = _pictures(found.files, found.files, _Wanted(columns, shape), [])
     elif ending in TABLES:
         table = TABLES[ending](path)
         table.require(task.targets)
@@ -125,10 +131,14 @@ def _read(path: str, wanted: _Wanted) -> Inputs:
         return _json_lines(sys.stdin.buffer.read(), "stdin", wanted)
     if Path(path).is_dir():
         files, others = picture_files(Path(path))
-        return _pictures(files, wanted, [f"{path}: ignored files: {_listed(others)}"] if others else [])
+        notes = [f"{path}: ignored files: {_listed(others)}"] if others else []
+        return _pictures(files, [file.relative_to(path) for file in files], wanted, notes)
     ending = Path(path).suffix.lower()
     if ending in ENDINGS:
-        return _pictures([Path(path)], wanted, [])
+        return _pictures([Path(path)], [Path(path).name], wanted, [])
+    if wanted.file_column and ending in PICTURE_TABLES:
+        files, names = picture_table(Path(path), wanted.file_column)
+        return _pictures(files, names, wanted, [])
     if ending in (".npz", ".npy"):
         return _shaped(as_tensor(read_npy(path) if ending == ".npy" else read_npz(path, {"": ()})[0], path), path, wanted)
     if ending in LINES:
@@ -208,7 +218,7 @@ def _shaped(x: Tensor, path: str, wanted: _Wanted) -> Inputs:
     return Inputs(x, _numbered(len(x)))
 
 
-def _pictures(files: Sequence[Path], wanted: _Wanted, notes: list[str]) -> Inputs:
+def _pictures(files: Sequence[Path], labels: Sequence[object], wanted: _Wanted, notes: list[str]) -> Inputs:
     x = torch.empty((len(files), *wanted.shape), dtype=torch.uint8)
     resized = []
     for number, path in enumerate(files):
@@ -218,7 +228,7 @@ def _pictures(files: Sequence[Path], wanted: _Wanted, notes: list[str]) -> Input
             resized.append(f"{path.name} from {had[0]} × {had[1]}")
     if resized:
         notes = [*notes, f"resized to {wanted.shape[2]} × {wanted.shape[1]}: {_listed(resized)}"]
-    return Inputs(x, [path.name for path in files], notes)
+    return Inputs(x, [str(label) for label in labels], notes)
 
 
 def _typed(x: Tensor, path: str, bytes_wanted: bool | None) -> Tensor:

@@ -1,16 +1,23 @@
-"""Picture files: read by Pillow in a few known formats, made grey or colour, and of the size the network wants."""
+"""Picture files: found in folders or named by a table, read by Pillow in a few known formats, of the size and colours the network wants."""
 
 from __future__ import annotations
 
+import csv
+import io
+import math
+import os
 import struct
 import warnings
 import zlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nnrun.data.files import regular_file
-from nnrun.errors import DataError, Fault
+from nnrun.data.files import check_utf8, read_bytes, regular_file
+from nnrun.data.notes import note
+from nnrun.errors import DataError, EnvironmentFault, Fault, closest
+from nnrun.machine import free_memory
 from nnrun.spec.base import Location
 
 if TYPE_CHECKING:
@@ -20,20 +27,39 @@ if TYPE_CHECKING:
 ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP")
 MODES = {1: "L", 3: "RGB"}
+TABLES = (".csv", ".tsv")
 MOST_FAULTS = 20
+FEW = 5
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Pictures and what is on them.
+
+    Args:
+        files: one for each row.
+        labels: the name of its class, each.
+    """
+
+    files: list[Path]
+    labels: list[str]
 
 
 def picture_files(folder: Path) -> tuple[list[Path], list[str]]:
-    """Return the pictures of a folder, sorted by name, and the names of its other files."""
-    inside = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    """Return the pictures of a folder and of those in it, sorted by path, and the paths of its other files; hidden ones are passed over."""
+    inside = []
+    for where, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        inside += [Path(where) / name for name in names if not name.startswith(".")]
+    inside = sorted(path for path in inside if path.is_file())
     pictures = [path for path in inside if path.suffix.lower() in ENDINGS]
     if not pictures:
-        raise DataError(f"{folder} has no pictures", fix=f"pictures end in {' '.join(ENDINGS)}; folders in it are not searched")
-    return pictures, [path.name for path in inside if path.suffix.lower() not in ENDINGS]
+        raise DataError(f"{folder} has no pictures", fix=f"pictures end in {' '.join(ENDINGS)}")
+    return pictures, [str(path.relative_to(folder)) for path in inside if path.suffix.lower() not in ENDINGS]
 
 
 def class_folders(folder: Path, *, at: Location = ()) -> dict[str, list[Path]]:
-    """Return class → its pictures: the sub-folders of a folder and what is in each, both sorted by name.
+    """Return class → its pictures: the sub-folders of a folder and what is in each and below, both sorted by name.
 
     Raises:
         DataError: it is not a folder, has no sub-folders, or one of them has no pictures.
@@ -47,25 +73,95 @@ def class_folders(folder: Path, *, at: Location = ()) -> dict[str, list[Path]]:
     return {path.name: picture_files(path)[0] for path in inside}
 
 
-def read_pictures(files: Sequence[Path], shape: tuple[int, int, int]) -> npt.NDArray[np.uint8]:
-    """Return pictures as bytes (N, C, H, W), each brought to the shape (C, H, W).
+def labelled_pictures(path: Path, file: str, target: str, *, at: Location = ()) -> Labelled:
+    """Return the pictures of a folder with one sub-folder for each class, or of a table with a column of paths and one of labels."""
+    if path.suffix.lower() in TABLES:
+        return Labelled(*picture_table(path, file, target, at=at))
+    folders = class_folders(path, at=at)
+    return Labelled([one for files in folders.values() for one in files], [name for name, files in folders.items() for _ in files])
+
+
+def picture_table(path: Path, file: str, target: str | None = None, *, at: Location = ()) -> tuple[list[Path], list[str]]:
+    """Return the picture and the label of each row of a CSV or TSV table; a path in it is relative to the table's folder.
+
+    Args:
+        target: the column of labels; None for a table without.
 
     Raises:
-        DataError: with one fault for each file that cannot be read.
+        DataError: a column is missing, or a row has no label or names a picture that is not there.
+    """
+    data = read_bytes(path, at=at)
+    check_utf8(data, path)
+    lines = csv.reader(io.StringIO(data.decode("utf-8-sig"), newline=""), delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
+    try:
+        (_, header), *rows = [(lines.line_num, [cell.strip() for cell in row]) for row in lines]
+    except csv.Error as error:
+        fix = "a quoted cell ends in a quote"
+        raise DataError(f"{path}:{lines.line_num}: this row cannot be read: {error}", fix=fix, at=at) from None
+    for column in (file, *([target] if target else [])):
+        if column not in header:
+            near, there = closest(column, header), ", ".join(header)
+            key = "file" if column == file else "target"
+            fix = f"did you mean {near!r}? its columns are {there}" if near else f"name it by `{key}`; there are {there}"
+            raise DataError(f"{path} has no column {column!r}", fix=fix, at=at)
+    files, labels, faults = [], [], list[Fault]()
+    for line, row in rows:
+        cells = dict(zip(header, row, strict=False))
+        if not any(cells.values()):
+            continue
+        picture, label = path.parent / cells.get(file, ""), cells.get(target or file, "")
+        if not label:
+            faults.append(Fault(f"{path}:{line}: the row has no {target or file}", "mend or remove the row"))
+        elif not picture.is_file():
+            faults.append(Fault(f"{path}:{line}: {picture} does not exist", "a path is relative to the table's folder"))
+        files.append(picture)
+        labels.append(label)
+    if not files:
+        raise DataError(f"{path} has a header but no rows", fix="add rows of data below it", at=at)
+    if faults:
+        raise DataError(_first_ones(faults, "more rows have such faults"))
+    return files, labels
+
+
+def read_pictures(files: Sequence[Path], shape: tuple[int, int, int], *, skip: bool = False) -> tuple[npt.NDArray[np.uint8], list[int]]:
+    """Return pictures as bytes (N, C, H, W), each brought to the shape (C, H, W), and which of the files they are.
+
+    Args:
+        skip: whether a file that cannot be read is left out, and noted.
+
+    Raises:
+        DataError: with one fault for each file that cannot be read, or when none can.
+        EnvironmentFault: there is no memory for so many.
     """
     import numpy as np
 
+    size, free = len(files) * math.prod(shape), free_memory()
+    if size > free:
+        what = (
+            f"{len(files)} pictures of {' × '.join(map(str, shape))} take {size / 1e9:.1f} GB, and {free / 1e9:.1f} GB of memory are free"
+        )
+        raise EnvironmentFault(what, fix="write a smaller `size`, or give fewer pictures", at=("dataset", "size"))
     x_NCHW = np.empty((len(files), *shape), np.uint8)
     broken: list[Fault] = []
+    good: list[int] = []
     for number, path in enumerate(files):
         try:
-            x_NCHW[number], _ = read_picture(path, shape)
+            x_NCHW[len(good)], _ = read_picture(path, shape)
+            good.append(number)
         except DataError as error:
             broken += error.faults
+    if broken and (not skip or not good):
+        raise DataError(_first_ones(broken, "more pictures cannot be read"))
     if broken:
-        more = len(broken) - MOST_FAULTS
-        raise DataError(broken[:MOST_FAULTS] + ([Fault(f"{more} more pictures cannot be read")] if more > 0 else []))
-    return x_NCHW
+        lost = [str(files[number]) for number in sorted(set(range(len(files))) - set(good))]
+        told = ", ".join(lost[:FEW]) + (", …" if len(lost) > FEW else "")
+        note(f"{len(lost)} of {len(files)} pictures cannot be read, and are left out: {told}")
+    return x_NCHW[: len(good)], good
+
+
+def _first_ones(faults: list[Fault], rest: str) -> list[Fault]:
+    more = len(faults) - MOST_FAULTS
+    return faults[:MOST_FAULTS] + ([Fault(f"{more} {rest}")] if more > 0 else [])
 
 
 def read_picture(path: Path, shape: tuple[int, ...]) -> tuple[npt.NDArray[np.uint8], tuple[int, int]]:

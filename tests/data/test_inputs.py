@@ -238,7 +238,7 @@ def test_pictures_that_cannot_be_used(tmp_path: Path) -> None:
         assert refusal(tmp_path / "bomb.png", **grey).startswith("error: bomb.png is too large: ")  # type: ignore[arg-type]
     (tmp_path / "none").mkdir()
     assert refusal(tmp_path / "none", **grey) == (  # type: ignore[arg-type]
-        "error: none has no pictures\nfix: pictures end in .png .jpg .jpeg .bmp .gif .webp; folders in it are not searched"
+        "error: none has no pictures\nfix: pictures end in .png .jpg .jpeg .bmp .gif .webp"
     )
     assert refusal(tmp_path / "w.png") == (
         "error: w.png is a picture, and the network wants rows of the shape [2]\nfix: give a table or an array"
