@@ -216,7 +216,8 @@ def list_(
     kind: Annotated[
         str | None,
         typer.Argument(
-            help="datasets, splits, preprocess, layers, losses, optimizers, schedules, metrics, rules.", autocompletion=complete.kinds
+            help="datasets, splits, preprocess, augment, layers, losses, optimizers, schedules, metrics, rules.",
+            autocompletion=complete.kinds,
         ),
     ] = None,
     name: Annotated[

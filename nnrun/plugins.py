@@ -29,6 +29,7 @@ CONTRACTS: dict[str, tuple[int, str, dict[str, Any]]] = {
     "datasets": (0, "takes keyword-only arguments alone, and returns a Dataset", {}),
     "splits": (4, "takes (sizes, y, seed, classes), and returns the row numbers of each part", {"needs": ("classes",)}),
     "preprocess": (0, "takes keyword-only arguments alone, and returns a Step", {}),
+    "augment": (0, "takes keyword-only arguments alone, and returns a Change", {}),
     "layers": (1, "takes (at), what reaches the layer, and returns a torch module", {"activation": (True, False), "nested": (True, False)}),
     "losses": (
         0,

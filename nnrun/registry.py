@@ -124,6 +124,7 @@ class Registry:
 DATASETS = Registry("datasets", "dataset")
 SPLITS = Registry("splits", "split")
 PREPROCESS = Registry("preprocess", "preprocessing step")
+AUGMENT = Registry("augment", "augmentation")
 LAYERS = Registry("layers", "layer")
 LOSSES = Registry("losses", "loss")
 OPTIMIZERS = Registry("optimizers", "optimizer")
@@ -132,7 +133,7 @@ METRICS = Registry("metrics", "metric")
 RULES = Registry("rules", "rule")
 
 KINDS: dict[str, Registry] = {
-    registry.kind: registry for registry in (DATASETS, SPLITS, PREPROCESS, LAYERS, LOSSES, OPTIMIZERS, SCHEDULES, METRICS, RULES)
+    registry.kind: registry for registry in (DATASETS, SPLITS, PREPROCESS, AUGMENT, LAYERS, LOSSES, OPTIMIZERS, SCHEDULES, METRICS, RULES)
 }
 
 

@@ -85,7 +85,7 @@ class Run:
         self.network = build_network(self.spec, self.data.task, self.data.shape, self.device, max_parameters=most, because=because)
         for part in self.data.parts.values():
             self.network.head.check(part.y)
-        self.plan, plateau = make_plan(self.spec, self.data.row_numbers["train"], self.network.model)
+        self.plan, plateau = make_plan(self.spec, self.data.row_numbers["train"], self.data.shape, self.network.model)
         check_monitors(self.spec, self.rows, plateau)
         check_activations(self.network.model, self.data.shape, min(self.plan.batch_size, self.rows["train"]), self.device)
         work = 3 * forward_work(self.network.model, self.data.shape) * min(self.plan.batch_size, self.rows["train"])

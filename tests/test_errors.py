@@ -21,8 +21,8 @@ CONFIGS = {
         "dataset: iris\nepoch: 3\n",
         2,
         "error: it.yaml:2:1: key 'epoch' does not exist\n    2 | epoch: 3\n      | ^^^^^\n"
-        "fix: did you mean 'epochs'? (allowed: name, seed, dataset, split, preprocess, layers, activation, loss, optimizer, lr, schedule, "
-        "warmup_epochs, …)\n",
+        "fix: did you mean 'epochs'? (allowed: name, seed, dataset, split, preprocess, augment, layers, activation, loss, optimizer, lr, "
+        "schedule, …)\n",
     ),
     "a wrong type": (
         "dataset: iris\nlr: fast\n",

@@ -15,6 +15,7 @@ from nnrun.registry import METRICS, SPLITS, Entry, Registry
 from nnrun.spec.base import Location, Spec, fault, rule, shown
 from nnrun.spec.parts import (
     ActivationPart,
+    AugmentPart,
     DatasetPart,
     LossPart,
     MetricName,
@@ -130,6 +131,9 @@ class Experiment(Spec):
 
     preprocess: list[PreprocessPart] = []
     """What is done to the inputs, in order; fitted on the training rows only (nnrun list preprocess)."""
+
+    augment: list[AugmentPart] = []
+    """What is done at random to the training pictures, after `preprocess`, anew in each epoch (nnrun list augment)."""
 
     layers: list[WidthOrLayer] = []
     """Widths ([16, 8]: each a linear layer with the activation, then an output layer sized from the data), or a list of layers."""

@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 import nnrun.builtin  # noqa: F401
-from nnrun.registry import DATASETS, LAYERS, LOSSES, METRICS, OPTIMIZERS, PREPROCESS, SCHEDULES, Registry
+from nnrun.registry import AUGMENT, DATASETS, LAYERS, LOSSES, METRICS, OPTIMIZERS, PREPROCESS, SCHEDULES, Registry
 from nnrun.spec.parts import Of
 from nnrun.spec.schema import config_schema
 
@@ -100,6 +100,7 @@ def field(name: str) -> Values:
 PARTS = {
     "dataset": part(DATASETS),
     "preprocess": st.lists(part(PREPROCESS), max_size=3),
+    "augment": st.lists(part(AUGMENT), max_size=3),
     "layers": st.one_of(st.lists(st.integers(1, 10**9), max_size=3), st.lists(part(LAYERS), max_size=4)),
     "activation": part(LAYERS, 2, Of(LAYERS, trait="activation").names()),
     "loss": st.none() | part(LOSSES),
