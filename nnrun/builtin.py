@@ -1,6 +1,7 @@
 """Importing this module registers every built-in part. It imports neither torch nor pydantic's models: see `nnrun.lazy`."""
 
 from nnrun.check import rules as rules
+from nnrun.data import augment as augment
 from nnrun.data import categories as categories
 from nnrun.data import datasets as datasets
 from nnrun.data import preprocess as preprocess

@@ -21,7 +21,7 @@ from nnrun.spec.parts import DataPath, DataPaths, Of
 WORDS: dict[Any, str] = {int: "whole number", float: "number", bool: "true or false", str: "text", type(None): "null"}
 BOUNDS = (("ge", "at least"), ("gt", "greater than"), ("le", "at most"), ("lt", "less than"))
 KEYS = {"datasets": "dataset", "losses": "loss", "optimizers": "optimizer", "schedules": "schedule"}
-LISTS = ("preprocess", "layers")
+LISTS = ("preprocess", "augment", "layers")
 SAMPLES: dict[str, Any] = {  # values for arguments that have no default, by name
     "path": "data/mine.csv",
     "npz.path": "data/mine.npz",

@@ -15,14 +15,15 @@ from typing import Annotated
 import typer
 
 from nnrun import __version__, complete
-from nnrun.errors import InputError, RequirementError
+from nnrun.errors import CheckpointError, Fault, InputError, RequirementError, closest
 from nnrun.runs.signals import Signals
 from nnrun.terminal import say, say_summary, show_progress, user_errors, write_table, write_text
+from nnrun.usage import Group
 
 app = typer.Typer(
+    cls=Group,
     name="nnrun",
     help="One YAML file becomes a trained network, its checkpoint, its metrics and a report.",
-    no_args_is_help=True,
     invoke_without_command=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -42,6 +43,12 @@ Overrides = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes on stderr.")]
+Plugins = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--plugin", metavar="MODULE", help="A module, or a file my_parts.py, that registers parts of your own.", show_default=False
+    ),
+]
 Device = Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda, cuda:1 or mps.", show_default=False)]
 DataDir = Annotated[Path | None, typer.Option("--data-dir", envvar="NNRUN_DATA", help="Where downloaded datasets are.", show_default=False)]
 
@@ -70,6 +77,7 @@ def train(
     allow_change: Annotated[
         list[str] | None, typer.Option("--allow-change", metavar="KEY", help="With --resume: a key that may differ from before.")
     ] = None,
+    plugin: Plugins = None,
     device: Device = None,
     data_dir: DataDir = None,
     json: Json = False,
@@ -77,12 +85,13 @@ def train(
 ) -> None:
     """Train the experiment in CONFIG; prints the run folder. Ctrl-C and SIGTERM save and stop, SIGUSR1 saves and goes on."""
     with user_errors(), Signals() as signals:
-        overrides = [*(set_ or ()), *([f"device={device}"] if device else ())]
         _use_data_dir(data_dir)
-        import nnrun.builtin  # noqa: F401
+        _load(plugin)
         from nnrun.spec.reader import read_spec
 
-        spec, source = read_spec(config, overrides)  # before torch is imported: faults of the config are told at once
+        if resume and out is not None:
+            _refuse_without_plugins(out)
+        spec, source = read_spec(config, set_ or (), device=device)  # before torch is imported: faults of the config are told at once
         from nnrun.run import open_run
 
         run = open_run(spec, source, out=out, resume=resume, allow_change=allow_change or ())
@@ -107,6 +116,7 @@ def evaluate(
     require: Annotated[
         list[str] | None, typer.Option(help="Exit with 5 unless it holds: --require 'accuracy>=0.95'.", show_default=False)
     ] = None,
+    plugin: Plugins = None,
     device: Device = None,
     data_dir: DataDir = None,
     json: Json = False,
@@ -117,9 +127,12 @@ def evaluate(
             raise InputError(f"--split {split} is not a part", fix="write train, val or test")
         requirements = [_requirement(text) for text in require or ()]
         _use_data_dir(data_dir)
+        _load(plugin)
         from nnrun.trained import load
 
         net = load(checkpoint, device=device or "auto")
+        _note_last(checkpoint, net.path)
+        _refuse_unscored(requirements, ["loss", *(net.spec.metrics or ())])
         rows, figures = net.evaluate(split, data=data)
         if json:
             from nnrun.runs.folder import strict_json
@@ -140,6 +153,7 @@ def predict(
     checkpoint: CheckpointPath,
     out: Annotated[Path | None, typer.Option(help="Write here instead: .csv, .json or .parquet.", show_default=False)] = None,
     proba: Annotated[bool, typer.Option("--proba", help="Add a column of probabilities for each class.")] = False,
+    plugin: Plugins = None,
     device: Device = None,
     json: Json = False,
 ) -> None:
@@ -147,11 +161,15 @@ def predict(
     with user_errors():
         if out is not None and out.suffix not in (".csv", ".json", ".parquet"):
             raise InputError(f"--out {out}: the ending {out.suffix!r} is not known", fix="end it in .csv, .json or .parquet")
+        if out is not None and not out.parent.is_dir():
+            raise InputError(f"--out {out}: the folder {out.parent} does not exist", fix="make it, or give another file")
         if out is not None and any(Path(name).exists() and out.exists() and out.samefile(name) for name in inputs):
             raise InputError(f"--out {out} is the input itself", fix="give another file; the input is never overwritten")
+        _load(plugin)
         from nnrun.trained import load
 
         net = load(checkpoint, device=device or "auto")
+        _note_last(checkpoint, net.path)
         predictions = net.predict(net.read(inputs), probabilities=proba)
         for note in predictions.notes:
             say(f"note: {note}")
@@ -178,9 +196,11 @@ def init(
     target: Annotated[str | None, typer.Option(metavar="COLUMN", help="The column to predict.", show_default=False)] = None,
     out: Annotated[Path | None, typer.Option(help="The config to write; by default NAME.yaml, here.", show_default=False)] = None,
     force: Annotated[bool, typer.Option("--force", help="Write over a config that is there.")] = False,
+    plugin: Plugins = None,
 ) -> None:
     """Write a commented config for a table or a folder of pictures; prints its path."""
     with user_errors():
+        _load(plugin)
         from nnrun.init.first import first_config, write_config
 
         config = out or Path(f"{data.absolute().stem}.yaml")
@@ -196,17 +216,19 @@ def list_(
     kind: Annotated[
         str | None,
         typer.Argument(
-            help="datasets, splits, preprocess, layers, losses, optimizers, schedules, metrics, rules.", autocompletion=complete.kinds
+            help="datasets, splits, preprocess, augment, layers, losses, optimizers, schedules, metrics, rules.",
+            autocompletion=complete.kinds,
         ),
     ] = None,
     name: Annotated[
         str | None, typer.Argument(help="One part of that kind: everything about it, with an example.", autocompletion=complete.names)
     ] = None,
+    plugin: Plugins = None,
     json: Json = False,
 ) -> None:
     """List every registered name: its arguments, one line, file:line; with NAME, one part in full."""
     with user_errors():
-        import nnrun.builtin  # noqa: F401
+        _load(plugin)
         from nnrun import catalog
 
         parts = catalog.found(kind, name)
@@ -220,13 +242,36 @@ def list_(
 @app.command()
 def schema(
     out: Annotated[Path | None, typer.Option(help="Write it to this file instead.", show_default=False)] = None,
+    plugin: Plugins = None,
 ) -> None:
     """Print the JSON Schema of the config, for editors: it completes and explains every key, name and argument."""
     with user_errors():
-        import nnrun.builtin  # noqa: F401
+        _load(plugin)
         from nnrun.spec.schema import schema_text
 
         write_text(schema_text(), out)
+
+
+def _load(plugins: list[str] | None) -> None:
+    """Register every part: those of nnrun, then those of the plug-ins that the command line names."""
+    import nnrun.builtin  # noqa: F401
+
+    if plugins:
+        from nnrun.plugins import load_plugins
+
+        load_plugins(plugins)
+
+
+def _refuse_without_plugins(out: Path) -> None:
+    """Name the plug-ins that a run to go on with needs, before its config is found to hold unknown names."""
+    from nnrun.runs.checkpoint import check_plugins, read_header
+    from nnrun.runs.folder import LAST
+
+    try:
+        facts = read_header(out / LAST).facts
+    except CheckpointError:  # none there, or damaged: told when the run is opened
+        return
+    check_plugins(out / LAST, facts)
 
 
 def _use_data_dir(data_dir: Path | None) -> None:
@@ -249,11 +294,31 @@ def _no_requirement(text: str) -> tuple[str, str, float]:
     raise InputError(f"--require {text!r} is not a comparison", fix="write it like 'accuracy>=0.95'")
 
 
+def _refuse_unscored(requirements: list[tuple[str, str, float]], names: list[str]) -> None:
+    """Refuse requirements of figures that the checkpoint is not scored by, before any scoring."""
+    faults = []
+    for name in dict.fromkeys(name for name, _, _ in requirements if name not in names):
+        near = closest(name, names)
+        hint = f"did you mean {near!r}? " if near else ""
+        faults.append(Fault(f"--require {name}: this checkpoint is not scored by it", f"{hint}it is scored by {', '.join(names)}"))
+    if faults:
+        raise InputError(faults)
+
+
 def _require(requirements: list[tuple[str, str, float]], figures: dict[str, float]) -> None:
-    """Raise unless every requirement holds; nan fulfils none."""
+    """Raise unless every requirement holds, telling all that fail; nan fulfils none."""
+    missed = []
     for name, sign, bound in requirements:
-        if name not in figures:
-            raise InputError(f"--require {name}: this checkpoint is not scored by it", fix=f"it is scored by {', '.join(figures)}")
         if not _COMPARE[sign](figures[name], bound):
-            short = abs(figures[name] - bound)
-            raise RequirementError(f"{name} is {figures[name]:.6g}, and {name}{sign}{bound:g} was required: it fails by {short:.3g}")
+            what = f"{name} is {figures[name]:.6g}, and {name}{sign}{bound:g} was required"
+            missed.append(Fault(f"{what}: it fails by {abs(figures[name] - bound):.3g}", "train a better network, or require less"))
+    if missed:
+        raise RequirementError(missed)
+
+
+def _note_last(given: Path, taken: Path) -> None:
+    """Say that a run folder without a best checkpoint was opened by its last one."""
+    from nnrun.runs.folder import BEST, LAST
+
+    if given.is_dir() and taken.name == LAST:
+        say(f"note: {given} holds no {BEST}; this is {LAST}, the state in which training stopped")

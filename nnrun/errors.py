@@ -28,7 +28,7 @@ class Place:
 
     Args:
         file: as the user named it.
-        line: counted from 1.
+        line: counted from 1; 0 for an option of the command line, which has no line.
         column: counted from 1.
         source: the whole line, without its end.
         width: how many characters the carets underline.
@@ -41,7 +41,7 @@ class Place:
     width: int = 1
 
     def __str__(self) -> str:
-        return f"{self.file}:{self.line}:{self.column}"
+        return f"{self.file}:{self.line}:{self.column}" if self.line else self.file
 
     def excerpt(self) -> str:
         """Return the source line with carets under the faulty stretch; of a very long line, what is around it."""
@@ -66,7 +66,9 @@ class Fault:
     at: tuple[int | str, ...] = ()
 
     def __str__(self) -> str:
-        lines = [f"error: {self.place}: {self.what}", self.place.excerpt()] if self.place else [f"error: {self.what}"]
+        lines = [f"error: {self.place}: {self.what}" if self.place else f"error: {self.what}"]
+        if self.place and self.place.line:
+            lines.append(self.place.excerpt())
         if self.fix:
             lines.append(f"fix: {self.fix}")
         return "\n".join(lines)
@@ -127,6 +129,12 @@ class Interrupted(NnrunError):  # noqa: N818 (it is a wish, not an error)
     def __init__(self, what: str, *, fix: str = "", number: int = 2) -> None:
         super().__init__(what, fix=fix)
         self.exit_code = 128 + number
+
+
+def not_writable(path: object, error: OSError) -> EnvironmentFault:
+    """Return the error for a path that the system refused to write."""
+    reason = (error.strerror or str(error)).partition(" (os error")[0]  # polars adds the number and the path again
+    return EnvironmentFault(f"{path} cannot be written: {reason}", fix="check the folder, its permissions, and the space on the disk")
 
 
 ELSEWHERE: dict[str, tuple[str, ...]] = {  # what other tools say → what nnrun says; the first that is allowed is meant

@@ -22,6 +22,14 @@ from typing import Any, TypeVar
 Builder = TypeVar("Builder", bound=Callable[..., Any])
 
 
+class PartError(ValueError):
+    """A part cannot be registered; `nnrun.plugins` adds which line asked for it."""
+
+    def __init__(self, what: str, fix: str = "") -> None:
+        super().__init__(what)
+        self.fix = fix
+
+
 @dataclass(frozen=True)
 class Argument:
     """One argument of a part: its type, its default (`inspect.Parameter.empty` when it must be given) and its help."""
@@ -51,6 +59,12 @@ class Entry:
         return (inspect.getdoc(self.build) or "").partition("\n")[0]
 
     @property
+    def plugin(self) -> str:
+        """The module that the builder is written in; empty for a part of nnrun itself."""
+        module = str(getattr(self.build, "__module__", ""))
+        return "" if module.partition(".")[0] == "nnrun" else module
+
+    @property
     def place(self) -> str:
         """The builder's file and line, as `nnrun list` prints it."""
         code = inspect.unwrap(self.build).__code__
@@ -75,12 +89,21 @@ class Registry:
         self._entries: dict[str, Entry] = {}
 
     def register(self, name: str, **traits: Any) -> Callable[[Builder], Builder]:
-        """Decorate a builder so that configs can name it; a name is given once."""
+        """Decorate a builder so that configs can name it; a name is given once.
+
+        Raises:
+            PartError: the name is taken, or a part of a plug-in is not what a part of this kind is.
+        """
 
         def add(build: Builder) -> Builder:
+            entry = Entry(self.kind, name, build, traits)
             if name in self._entries:
-                raise ValueError(f"{self.singular} {name!r} is registered twice: {self._entries[name].place}")
-            self._entries[name] = Entry(self.kind, name, build, traits)
+                raise PartError(f"the {self.singular} {name!r} is registered already: {self._entries[name].place}", "give it another name")
+            if entry.plugin:
+                from nnrun.plugins import check_part
+
+                check_part(entry, self.singular)
+            self._entries[name] = entry
             return build
 
         return add
@@ -101,6 +124,7 @@ class Registry:
 DATASETS = Registry("datasets", "dataset")
 SPLITS = Registry("splits", "split")
 PREPROCESS = Registry("preprocess", "preprocessing step")
+AUGMENT = Registry("augment", "augmentation")
 LAYERS = Registry("layers", "layer")
 LOSSES = Registry("losses", "loss")
 OPTIMIZERS = Registry("optimizers", "optimizer")
@@ -109,7 +133,7 @@ METRICS = Registry("metrics", "metric")
 RULES = Registry("rules", "rule")
 
 KINDS: dict[str, Registry] = {
-    registry.kind: registry for registry in (DATASETS, SPLITS, PREPROCESS, LAYERS, LOSSES, OPTIMIZERS, SCHEDULES, METRICS, RULES)
+    registry.kind: registry for registry in (DATASETS, SPLITS, PREPROCESS, AUGMENT, LAYERS, LOSSES, OPTIMIZERS, SCHEDULES, METRICS, RULES)
 }
 
 

@@ -24,18 +24,20 @@ from nnrun.check.rules import config_notes, outcome_notes
 from nnrun.data.prepare import prepare
 from nnrun.errors import CheckpointError, InputError, Interrupted, NnrunError
 from nnrun.model.build import forward_work
+from nnrun.model.incoming import MAX_PARAMETERS
 from nnrun.runs.checkpoint import Checkpoint, to_bytes
 from nnrun.runs.folder import BEST, LAST, Metrics, check_space, clear_leftovers, commit, lock, new_folder, strict_json
 from nnrun.runs.provenance import git_commit, versions
 from nnrun.runs.resume import capture, named, newest, not_bitwise, refuse_changes, restore
 from nnrun.runs.signals import Signals
-from nnrun.spec.experiment import Experiment, plain
+from nnrun.spec.experiment import Experiment, foreign_parts, plain
 from nnrun.spec.source import Source
 from nnrun.spec.writer import dump_spec
 from nnrun.training.device import choose_device, choose_threads
 from nnrun.training.head import fit_scale
 from nnrun.training.loop import Moment, train
 from nnrun.training.loss_modules import Weighted
+from nnrun.training.memory import check_activations, most_parameters
 from nnrun.training.network import build_network, resolve, row_weights
 from nnrun.training.plan import check_monitors, first_state, make_plan
 from nnrun.training.progress import Progress
@@ -75,22 +77,34 @@ class Run:
         self.device = choose_device(spec.device)
         self.data = prepare(spec, self.device)
         self.spec = resolve(spec, self.data)
+        self.plugins = [[one.kind, one.name, one.plugin] for one in foreign_parts(self.spec)]
         self.notes = [*self.data.notes, *config_notes(self.spec)]
+        self.rows = {name: len(part) for name, part in self.data.parts.items()}
+        monitor = self.spec.checkpoint.monitor or ("val.loss" if "val" in self.spec.evaluate and self.rows["val"] else "")
         self.scale = fit_scale(spec.scale_target, self.data.task, self.data.parts["train"].y)
         self.weight = row_weights(self.spec, self.data)
-        self.network = build_network(self.spec, self.data.task, self.data.shape, self.device, columns=self.data.columns, scale=self.scale)
+        most, because = most_parameters(self.spec, self.device, keeps_best=bool(monitor))
+        self.network = build_network(
+            self.spec,
+            self.data.task,
+            self.data.shape,
+            self.device,
+            columns=self.data.columns,
+            scale=self.scale,
+            room=min((most, because), (MAX_PARAMETERS, "")),
+        )
         for part in self.data.parts.values():
             self.network.head.check(part.y)
-        self.rows = {name: len(part) for name, part in self.data.parts.items()}
-        self.plan, plateau = make_plan(self.spec, self.data.row_numbers["train"], self.network.model)
+        self.plan, plateau = make_plan(self.spec, self.data.row_numbers["train"], self.data.shape, self.network.model)
         check_monitors(self.spec, self.rows, plateau)
+        check_activations(self.network.model, self.data.shape, min(self.plan.batch_size, self.rows["train"]), self.device)
         work = 3 * forward_work(self.network.model, self.data.shape) * min(self.plan.batch_size, self.rows["train"])
         self.threads = choose_threads(self.spec.threads, work)
         torch.set_num_threads(self.threads)
         self.state = first_state(self.spec, self.network.model, self.device)
-        monitor = self.spec.checkpoint.monitor or ("val.loss" if "val" in self.spec.evaluate and self.rows["val"] else "")
         self.progress = Progress(self.spec, self.network.model, plateau, monitor)
         self.every_steps, self.every_epochs = _intervals(self.spec.checkpoint.every)
+        self._best_written: int | None = None  # the epoch of `best` on the disk, as far as this process wrote it
         self.summary: dict[str, Any] = {}
         self.seconds = {"prepare": time.perf_counter() - started, "train": 0.0}
 
@@ -211,7 +225,10 @@ class Run:
         """Write `best` and `last`, after the rows that they count; each is replaced whole or not at all."""
         started = time.perf_counter()
         metrics.sync()
-        commit(self.folder / BEST, to_bytes(self._best()))
+        epoch = self.progress.best.epoch if self.progress.best_weights else None
+        if epoch is None or epoch != self._best_written:  # the same bytes again would cost as much as the first time
+            commit(self.folder / BEST, to_bytes(self._best()))
+            self._best_written = epoch
         commit(self.folder / LAST, to_bytes(self._checkpoint()), keep=self.spec.checkpoint.keep)
         self._saved_at = time.perf_counter()
         self._saving = self._saved_at - started
@@ -246,6 +263,7 @@ class Run:
             "versions": versions(),
             "device": str(self.device),
             "threads": self.threads,
+            **({"plugins": self.plugins} if self.plugins else {}),
         }
 
     def _finish(self) -> None:

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from nnrun.errors import EnvironmentFault, NnrunError
+from nnrun.errors import EnvironmentFault, NnrunError, not_writable
+from nnrun.plugins import fault_in_plugin
 
 if TYPE_CHECKING:
     from nnrun.training.record import Record
@@ -33,22 +34,23 @@ def user_errors() -> Iterator[None]:
         sys.stdout.flush()
     except NnrunError as error:
         raise _told(error) from None
-    except MemoryError:
-        raise _told(EnvironmentFault("there is not enough memory", fix=SMALLER)) from None
-    except RuntimeError as error:
-        if not _out_of_memory(error):
-            raise
-        raise _told(EnvironmentFault(f"there is not enough memory: {str(error).splitlines()[0]}", fix=SMALLER)) from None
     except BrokenPipeError:  # the reader of our output has gone: `nnrun predict … | head`
         _drop_output()
         raise typer.Exit(141) from None
     except OSError as error:
-        _drop_output()
-        fault = EnvironmentFault(f"the system refused: {error.strerror or error}", fix="check the disk, and where the output goes")
+        refused = EnvironmentFault(f"the system refused: {error.strerror or error}", fix="check the disk, and where the output goes")
+        fault = fault_in_plugin(error) or refused
+        if fault is refused:
+            _drop_output()
         raise _told(fault) from None
     except KeyboardInterrupt:
         say("interrupted")
         raise typer.Exit(130) from None
+    except Exception as error:
+        meant = _meant(error)
+        if meant is None:
+            raise
+        raise _told(meant) from None
 
 
 def _told(error: NnrunError) -> typer.Exit:
@@ -62,9 +64,13 @@ def _drop_output() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
-def _out_of_memory(error: RuntimeError) -> bool:
-    """Whether it is what torch raises when a device, or the machine, has no memory left."""
-    return type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
+def _meant(error: Exception) -> NnrunError | None:
+    """Return what the user can do something about: no memory left on the machine or a device, or a fault of a plug-in; None for our bug."""
+    if isinstance(error, MemoryError):
+        return EnvironmentFault("there is not enough memory", fix=SMALLER)
+    if isinstance(error, RuntimeError) and (type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)):
+        return EnvironmentFault(f"there is not enough memory: {str(error).splitlines()[0]}", fix=SMALLER)
+    return fault_in_plugin(error)
 
 
 def say(text: str) -> None:
@@ -136,9 +142,7 @@ def write_table(table: dict[str, list[Any]], out: Path | None, *, json: bool) ->
             write: dict[str, Any] = {".csv": frame.write_csv, ".json": frame.write_json, ".parquet": frame.write_parquet}
             write[out.suffix](out)
         except OSError as error:
-            raise EnvironmentFault(
-                f"{out} cannot be written: {error.strerror or error}", fix="check the folder and its permissions"
-            ) from None
+            raise not_writable(out, error) from None
         if json:
             print(jsonlib.dumps({"out": str(out), "rows": frame.height}))
 
@@ -151,4 +155,4 @@ def write_text(text: str, out: Path | None) -> None:
     try:
         out.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise EnvironmentFault(f"{out} cannot be written: {error.strerror or error}", fix="check the folder and its permissions") from None
+        raise not_writable(out, error) from None

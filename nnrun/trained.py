@@ -19,10 +19,10 @@ import nnrun.builtin  # noqa: F401 (fills the registries)
 from nnrun.data.categories import fills
 from nnrun.data.columns import Column
 from nnrun.data.dataset import Rows, Task
-from nnrun.data.inputs import Inputs, read_inputs, read_scored
+from nnrun.data.inputs import Inputs, Wanted, read_inputs, read_scored
 from nnrun.data.prepare import prepare
 from nnrun.data.preprocess import apply_steps, columns_after
-from nnrun.errors import CheckpointError, DataError, InputError, NnrunError
+from nnrun.errors import CheckpointError, DataError, InputError, NnrunError, Place
 from nnrun.runs import checkpoint as files
 from nnrun.runs.folder import checkpoint_file
 from nnrun.spec.experiment import Experiment
@@ -103,7 +103,7 @@ class Trained:
         if data is None:
             rows = self._part(part)
         else:
-            raw = read_scored(data, self.task, **self._raw)
+            raw = read_scored(data, self.task, self.wanted)
             rows = Rows(self.prepared(raw.x), raw.y.to(self.device))
         return len(rows), self.network.score(rows)
 
@@ -115,18 +115,14 @@ class Trained:
 
     def read(self, paths: Sequence[str]) -> Inputs:
         """Return the inputs in files, as raw rows of the kind that the network was trained on."""
-        return read_inputs(list(paths), **self._raw)
+        return read_inputs(list(paths), self.wanted)
 
     @property
-    def _raw(self) -> dict[str, Any]:
+    def wanted(self) -> Wanted:
         """What a raw row looked like in training."""
-        facts = self.facts
-        return {
-            "columns": self.columns,
-            "shape": tuple(facts["raw_shape"]),
-            "bytes_wanted": facts["raw_bytes"],
-            "fills": fills(self.spec.preprocess),
-        }
+        facts, dataset = self.facts, self.spec.dataset
+        file_column = str(dataset.arguments()["file"]) if dataset.entry.name == "pictures" else ""
+        return Wanted(self.columns, tuple(facts["raw_shape"]), facts["raw_bytes"], fills(self.spec.preprocess), file_column)
 
     def predict(self, inputs: Inputs, *, probabilities: bool = False) -> Predictions:
         """Return one prediction for each row.
@@ -145,26 +141,32 @@ class Trained:
         return Predictions(self.task, inputs.labels, [self.task.classes[k] for k in values] if self.task.classes else values, shares, notes)
 
 
+def _device(name: str) -> torch.device:
+    try:
+        return choose_device(name)
+    except NnrunError as error:
+        raise error.placed(lambda at: Place("--device", 0, 0)) from None
+
+
 def load(path: Path | str, *, device: str = "auto") -> Trained:
     """Return the network in a checkpoint file, or the best one of a run folder.
 
     Raises:
-        CheckpointError: there is none, it is damaged, or its parts do not fit together.
+        CheckpointError: there is none, it is damaged, its parts do not fit together, or it needs a plug-in that is not loaded.
     """
+    where = _device(device)
     file = checkpoint_file(Path(path))
     stored = files.load(file, only=("model", "preprocess", "target"))
+    files.check_plugins(file, stored.facts)
     try:
         facts = stored.facts
         spec = check(facts["spec"])
         task = Task(tuple(facts["task"]["targets"]), tuple(facts["task"]["classes"]))
-        where = choose_device(device)
         weights = stored.under("model")
         fitted = [stored.under(f"preprocess/{number}") for number in range(len(spec.preprocess))]
         columns = columns_after(spec.preprocess, fitted, tuple(map(Column.of, facts["columns"])))
         size = sum(tensor.numel() for tensor in weights.values())
-        network = build_network(
-            spec, task, tuple(facts["shape"]), where, columns=columns, scale=stored.under("target"), max_parameters=size
-        )
+        network = build_network(spec, task, tuple(facts["shape"]), where, columns=columns, scale=stored.under("target"), room=(size, ""))
         torch.set_num_threads(min(max(int(facts["threads"]), 1), 1024))
         load_weights(network.model, weights)
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, OverflowError) as error:

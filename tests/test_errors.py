@@ -21,8 +21,8 @@ CONFIGS = {
         "dataset: iris\nepoch: 3\n",
         2,
         "error: it.yaml:2:1: key 'epoch' does not exist\n    2 | epoch: 3\n      | ^^^^^\n"
-        "fix: did you mean 'epochs'? (allowed: name, seed, dataset, split, preprocess, layers, activation, loss, optimizer, lr, schedule, "
-        "warmup_epochs, …)\n",
+        "fix: did you mean 'epochs'? (allowed: name, seed, dataset, split, preprocess, augment, layers, activation, loss, optimizer, lr, "
+        "schedule, …)\n",
     ),
     "a wrong type": (
         "dataset: iris\nlr: fast\n",
@@ -141,7 +141,10 @@ def test_a_folder_that_cannot_be_written_is_an_environment_fault(nnrun: Program,
     (tmp_path / "file").write_text("")
     done = nnrun("train", iris_config, "--out", "file/run")
     assert done.returncode == 4
-    assert done.stderr == "error: file/run cannot be written: Not a directory\nfix: check the permissions and the space on the disk\n"
+    assert (
+        done.stderr
+        == "error: file/run cannot be written: Not a directory\nfix: check the folder, its permissions, and the space on the disk\n"
+    )
 
 
 def test_a_folder_with_a_run_is_refused(call: Call, tmp_path: Path, iris_config: Path):
@@ -183,7 +186,7 @@ def test_a_bad_checkpoint_is_refused(case: str, command: str, call: Call, tmp_pa
 
 
 USAGE = {
-    "an unknown option": (["train", "it.yaml", "--lr", "1"], 2, "No such option"),
+    "an unknown option": (["train", "it.yaml", "--lr", "1"], 2, "error: nnrun train has no option --lr\nfix: a value of the config is set by --set lr=1\n"),
     "an unknown part": (["eval", "--checkpoint", "run", "--split", "tets"], 2, "error: --split tets is not a part\nfix: write train, val or test"),
     "no comparison": (["eval", "--checkpoint", "run", "--require", "accuracy"], 2, "error: --require 'accuracy' is not a comparison"),
     "a figure not made": (["eval", "--checkpoint", "run", "--require", "f1>1"], 2, "error: --require f1: this checkpoint is not scored by it\nfix: it is scored by loss, accuracy"),
@@ -191,7 +194,7 @@ USAGE = {
     "an unknown ending": (["predict", "--checkpoint", "run", "in.csv", "--out", "x.xls"], 2, "error: --out x.xls: the ending '.xls' is not known"),
     "an unknown kind": (["list", "layer"], 2, "error: kind 'layer' does not exist\nfix: did you mean 'layers'?"),
     "a folder without a run": (["show", "."], 2, "error: . holds no checkpoint\nfix: give a run folder (runs/NAME) or a .safetensors file"),
-    "a file that is not there": (["train", "absent.yaml"], 2, "error: absent.yaml does not exist\nfix: there is "),
+    "a file that is not there": (["train", "absent.yaml"], 2, "error: absent.yaml does not exist\nfix: there is it.yaml"),
 }  # fmt: skip
 
 

@@ -147,7 +147,7 @@ def test_a_part_of_an_own_registry_is_explained():
     """Whatever is registered is found: nothing here knows the names of the parts but the samples of required arguments."""
     own = Registry("losses", "loss")
 
-    @own.register("mine")
+    @own.register("mine", classes="number", scores="logits")
     def mine(*, sharp: float = 2.0) -> None:
         """My own loss.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 import yaml
 from typer.testing import Result
 
+import nnrun.run
 from nnrun.run import Run, open_run
 from nnrun.runs.checkpoint import load, read_header
 from nnrun.spec.reader import read_spec
@@ -157,3 +159,23 @@ def test_two_processes_never_share_a_folder(tmp_path: Path, monkeypatch: pytest.
         )
         break
     run.lock.release()
+
+
+def test_best_is_written_when_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A save at which no epoch was better leaves the file alone: it would be the same bytes."""
+    text = "dataset: iris\nlr: 0.3\nbatch_size: 8\nepochs: 12\ncheckpoint: {every: 1 epoch}\n"
+    written: list[str] = []
+    real = nnrun.run.commit
+
+    def counted(path: Path, data: bytes, **options: Any) -> None:
+        written.append(path.name)
+        real(path, data, **options)
+
+    monkeypatch.setattr(nnrun.run, "commit", counted)
+    for _ in opened(tmp_path, text, out=tmp_path / "run").train():
+        pass
+    losses = [json.loads(line)["val"]["loss"] for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    better = [loss for number, loss in enumerate(losses) if loss < min(losses[:number], default=math.inf)]
+    assert 1 < len(better) < 12
+    assert written.count("best.safetensors") == len(better)
+    assert written.count("last.safetensors") == 13

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import zipfile
 import zlib
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from nnrun.data.files import regular_file
 from nnrun.errors import DataError, closest
 from nnrun.lazy import torch
+from nnrun.machine import free_memory
 from nnrun.spec.base import Location
 
 if TYPE_CHECKING:
@@ -87,9 +87,9 @@ def _chosen(path: Path, names: list[str]) -> str:
 def _check_size(path: Path, members: list[zipfile.ZipInfo]) -> None:
     """Refuse a small file that unfolds to more than the machine's memory."""
     size = max((member.file_size for member in members), default=0)
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 1 << 34
-    if size > memory:
-        raise DataError(f"{path} holds an array of {size} bytes, more than the memory of {memory}", fix="give fewer rows")
+    free = free_memory()
+    if size > free:
+        raise DataError(f"{path} holds an array of {size} bytes, more than the {free} of memory that are free", fix="give fewer rows")
 
 
 def _plain(path: Path, name: str, array: npt.NDArray[Any]) -> npt.NDArray[Any]:

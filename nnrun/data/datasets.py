@@ -20,7 +20,7 @@ from nnrun.data import bundled, idx
 from nnrun.data.arrays import as_tensor, read_npz
 from nnrun.data.columns import Column, Kind
 from nnrun.data.dataset import Dataset, Task
-from nnrun.data.pictures import class_folders, read_pictures
+from nnrun.data.pictures import labelled_pictures, read_pictures
 from nnrun.data.table_files import Reading
 from nnrun.data.tables import MISSING
 from nnrun.data.tabular import Wants, tabular
@@ -178,23 +178,39 @@ def npz(*, path: DataPath, x: str = "x", y: str = "y", task: TaskName = "auto") 
 
 @DATASETS.register("pictures")
 def pictures(
-    *, path: DataPath, size: Side | Annotated[list[Side], Field(min_length=2, max_length=2)], channels: Literal[1, 3] = 3
+    *,
+    path: DataPath,
+    size: Side | Annotated[list[Side], Field(min_length=2, max_length=2)],
+    channels: Literal[1, 3] = 3,
+    broken: Literal["refuse", "skip"] = "refuse",
+    file: str = "file",
+    target: str = "label",
 ) -> Dataset:
-    """Pictures in a folder that has one sub-folder for each class; the classes are named like them, and sorted.
+    """Pictures in a folder that has one sub-folder for each class, or named with their labels in a table; the classes are sorted by name.
 
     Args:
-        path: the folder.
+        path: the folder, or a .csv or .tsv table. Pictures deeper in a sub-folder are of its class, too.
         size: the height and the width that every picture is brought to, [28, 28]; one number for both.
         channels: 1 for grey, 3 for colour.
+        broken: what becomes of pictures that cannot be read: refuse names them all, skip leaves them out and says how many.
+        file: of a table: the column with the path of each picture, relative to the table's folder.
+        target: of a table: the column with the class of each picture.
     """
-    folders = class_folders(Path(path), at=("dataset", "path"))
-    if len(folders) < 2:
-        what = f"{path} has one single class, {next(iter(folders))!r}"
-        raise DataError(what, fix="a network needs at least two classes to tell apart: one sub-folder each", at=("dataset", "path"))
+    found = labelled_pictures(Path(path), file, target, at=("dataset", "path"))
+    classes = sorted(set(found.labels))
+    if len(classes) < 2:
+        what = f"{path} has one single class, {classes[0]!r}"
+        raise DataError(what, fix="a network needs at least two classes to tell apart", at=("dataset", "path"))
     height, width = size if isinstance(size, list) else (size, size)
-    x = read_pictures([file for files in folders.values() for file in files], (channels, height, width))
-    y = torch.arange(len(folders)).repeat_interleave(torch.tensor([len(files) for files in folders.values()]))
-    return Dataset(torch.from_numpy(x), y, Task(("class",), tuple(folders)))
+    x, good, notes = read_pictures(found.files, (channels, height, width), skip=broken == "skip")
+    unread = sorted(set(classes) - {found.labels[row] for row in good})
+    if unread:
+        raise DataError(
+            f"no picture of the class {unread[0]!r} can be read", fix="mend them, or take the class out", at=("dataset", "path")
+        )
+    y = torch.tensor([classes.index(found.labels[row]) for row in good])
+    task = Task((target if Path(path).is_file() else "class",), tuple(classes))
+    return Dataset(torch.from_numpy(x), y, task, notes=tuple(notes))
 
 
 def _bundled(file: str, columns: tuple[str, ...]) -> Dataset:

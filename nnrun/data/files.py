@@ -7,6 +7,7 @@ from pathlib import Path
 
 from nnrun.errors import DataError, closest
 from nnrun.spec.base import Location
+from nnrun.spec.encoding import not_utf8
 
 
 def regular_file(path: str | Path, *, at: Location = ()) -> Path:
@@ -48,28 +49,17 @@ def as_utf8(data: bytes, file: str | Path, encoding: str = "utf-8") -> bytes:
         encoding: what the text is written in, by any name that Python knows it by.
     """
     try:
-        same = codecs.lookup(encoding).name in ("utf-8", "ascii", "utf-8-sig")
-        text = data.decode("utf-8-sig" if same else encoding)
+        if codecs.lookup(encoding).name in ("utf-8", "ascii", "utf-8-sig"):
+            wrong = not_utf8(data, file, "is this the right file? a table is text, one row in each line", key="encoding")
+            if wrong:
+                raise DataError([wrong])
+            return data
+        return data.decode(encoding).encode()
     except LookupError:
         what = f"the encoding {encoding!r} is not known"
         raise DataError(what, fix="write utf-8, cp932, cp1252, latin-1, utf-16, …", at=("dataset", "encoding")) from None
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
-        looks, fix = _encoding(data)
-        raise DataError(f"{file}:{line}: this is not {encoding.upper()}; it looks like {looks}", fix=fix) from None
-    if same and (data[1:2] == b"\0" or data[:1] == b"\0"):  # UTF-16 without a mark is valid UTF-8 as long as it is English
-        raise DataError(f"{file}:1: this is not UTF-8; it looks like UTF-16", fix="save the file as UTF-8, or write `encoding: utf-16`")
-    return data if same else text.encode()
-
-
-def _encoding(data: bytes) -> tuple[str, str]:
-    """Return what bytes that are no UTF-8 look like, and what to do about it."""
-    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        return "UTF-16", "save the file as UTF-8, or write `encoding: utf-16`"
-    if b"\0" in data[:4096]:
-        return "a binary file", "give a table; is this the right file?"
-    try:
-        data.decode("cp932")
-    except UnicodeDecodeError:
-        return "another encoding", "save the file as UTF-8, or name its encoding, such as `encoding: cp1252`"
-    return "cp932 (Shift-JIS)", "save the file as UTF-8, or write `encoding: cp932`"
+        raise DataError(
+            f"{file}:{line}: this is not {encoding}", fix="name the encoding that it is in", at=("dataset", "encoding")
+        ) from None

@@ -14,7 +14,8 @@ from nnrun.data.arrays import as_tensor, read_npy, read_npz
 from nnrun.data.columns import Column, missing_values, raw_rows
 from nnrun.data.dataset import Dataset, Rows, Task
 from nnrun.data.files import read_bytes
-from nnrun.data.pictures import ENDINGS, class_folders, picture_files, read_picture
+from nnrun.data.pictures import ENDINGS, labelled_pictures, picture_files, picture_table, read_picture
+from nnrun.data.pictures import TABLES as PICTURE_TABLES
 from nnrun.data.table_files import LINES, PARQUET, Reading, json_table, json_values, kind_of
 from nnrun.data.tables import Table, listed
 from nnrun.data.targets import targets_from_arrays, targets_from_table
@@ -41,12 +42,22 @@ class Inputs:
 
 
 @dataclass(frozen=True)
-class _Wanted:
-    """What the network was trained on."""
+class Wanted:
+    """What a row looked like where the network was trained.
+
+    Args:
+        columns: the input columns of a table; empty for arrays and pictures.
+        shape: of one row, before preprocessing.
+        as_bytes: whether the dataset gave uint8; None takes what the files give.
+        fills: whether the preprocessing fills missing values in.
+        file_column: of pictures: the column of a table that holds their paths; empty when there was no table.
+    """
 
     columns: tuple[Column, ...]
     shape: tuple[int, ...]
+    as_bytes: bool | None = None
     fills: bool = False
+    file_column: str = ""
 
     @property
     def texts(self) -> Collection[str]:
@@ -54,37 +65,28 @@ class _Wanted:
         return {column.name for column in self.columns if column.kind != "number"}
 
 
-def read_inputs(
-    paths: Sequence[str], *, columns: tuple[Column, ...], shape: tuple[int, ...], bytes_wanted: bool | None = None, fills: bool = False
-) -> Inputs:
+def read_inputs(paths: Sequence[str], wanted: Wanted) -> Inputs:
     """Return the rows of every path in turn.
 
     Args:
         paths: files, folders of pictures, or `-` for JSON lines on stdin.
-        columns: the input columns of a table; empty when the network was trained on arrays or pictures.
-        shape: of one row, before preprocessing.
-        bytes_wanted: whether the network's dataset gave uint8; None takes what the files give.
-        fills: whether the network's preprocessing fills missing values in.
 
     Raises:
         DataError: when an input is missing, broken, or not of the columns or the shape that the network wants.
     """
     if not paths:
         raise DataError("there is nothing to predict", fix="give a file, a folder of pictures, or - for JSON lines on stdin")
-    wanted = _Wanted(columns, shape, fills)
     read = [_read(path, wanted) for path in paths]
     several = len(paths) > 1
     labels = [f"{path}:{label}" if several else label for path, one in zip(paths, read, strict=True) for label in one.labels]
     notes = [note for one in read for note in one.notes]
-    tensors = [_typed(one.x, path, bytes_wanted) for path, one in zip(paths, read, strict=True)]
+    tensors = [_typed(one.x, path, wanted.as_bytes) for path, one in zip(paths, read, strict=True)]
     if len({tensor.dtype for tensor in tensors}) > 1:
         tensors = [tensor.to(torch.float32) for tensor in tensors]
     return Inputs(torch.cat(tensors) if several else tensors[0], labels, notes)
 
 
-def read_scored(
-    path: str, task: Task, *, columns: tuple[Column, ...], shape: tuple[int, ...], bytes_wanted: bool | None = None, fills: bool = False
-) -> Rows:
+def read_scored(path: str, task: Task, wanted: Wanted) -> Rows:
     """Return the inputs and the targets of what has both: a table, an NPZ file with arrays x and y, a folder with one for each class.
 
     Raises:
@@ -98,14 +100,12 @@ def read_scored(
         y_NT = y if y.ndim == 2 else y[:, None]
         columns_of_y = {name: y_NT[:, number] for number, name in enumerate(task.targets[: y_NT.shape[1]])}
         _, targets = targets_from_arrays(columns_of_y, task.kind, known=task.classes)
-        inputs = _shaped(as_tensor(x, path), path, _Wanted(columns, shape, fills))
-    elif Path(path).is_dir():
-        folders = class_folders(Path(path))
-        labels = np.array([name for name, files in folders.items() for _ in files], object)
-        _, targets = targets_from_arrays({task.targets[0]: labels}, task.kind, known=task.classes)
-        inputs = _pictures([file for files in folders.values() for file in files], _Wanted(columns, shape, fills), [])
+        inputs = _shaped(as_tensor(x, path), path, wanted)
+    elif Path(path).is_dir() or (wanted.file_column and ending in PICTURE_TABLES):
+        found = labelled_pictures(Path(path), wanted.file_column, task.targets[0])
+        _, targets = targets_from_arrays({task.targets[0]: np.array(found.labels, object)}, task.kind, known=task.classes)
+        inputs = _pictures(found.files, found.files, wanted, [])
     elif ending in TABLES:
-        wanted = _Wanted(columns, shape, fills)
         table = Reading().table(path, {*wanted.texts, *task.targets})
         table.require(task.targets)
         _, targets = targets_from_table(table, task.targets, task.kind, known=task.classes)
@@ -114,7 +114,7 @@ def read_scored(
         raise DataError(f"{path}: a file to score is a table or an NPZ file", fix=f"give {' '.join(TABLES)} .npz or a folder of classes")
     if len(inputs.x) != len(targets):
         raise DataError(f"{path} has {len(inputs.x)} rows of inputs and {len(targets)} targets", fix="give one target for each row")
-    return Rows(_typed(inputs.x, path, bytes_wanted), targets)
+    return Rows(_typed(inputs.x, path, wanted.as_bytes), targets)
 
 
 def digest(dataset: Dataset) -> str:
@@ -130,15 +130,19 @@ def digest(dataset: Dataset) -> str:
     return found.hexdigest()
 
 
-def _read(path: str, wanted: _Wanted) -> Inputs:
+def _read(path: str, wanted: Wanted) -> Inputs:
     if path == "-":
         return _json_lines(sys.stdin.buffer.read(), "stdin", wanted)
     if Path(path).is_dir():
         files, others = picture_files(Path(path))
-        return _pictures(files, wanted, [f"{path}: ignored files: {listed(others, 8)}"] if others else [])
+        notes = [f"{path}: ignored files: {listed(others, 8)}"] if others else []
+        return _pictures(files, [file.relative_to(path) for file in files], wanted, notes)
     ending = kind_of(path)
     if ending in ENDINGS:
-        return _pictures([Path(path)], wanted, [])
+        return _pictures([Path(path)], [Path(path).name], wanted, [])
+    if wanted.file_column and ending in PICTURE_TABLES:
+        files, names = picture_table(Path(path), wanted.file_column)
+        return _pictures(files, names, wanted, [])
     if ending in (".npz", ".npy"):
         return _shaped(as_tensor(read_npy(path) if ending == ".npy" else read_npz(path, {"": ()})[0], path), path, wanted)
     if ending in LINES and not wanted.columns:
@@ -150,7 +154,7 @@ def _read(path: str, wanted: _Wanted) -> Inputs:
     raise DataError(what, fix=f"give {kinds}")
 
 
-def _json_lines(data: bytes, file: str, wanted: _Wanted) -> Inputs:
+def _json_lines(data: bytes, file: str, wanted: Wanted) -> Inputs:
     if wanted.columns:
         return _from_table(json_table(data, file), wanted)
     rows = []
@@ -165,7 +169,7 @@ def _json_lines(data: bytes, file: str, wanted: _Wanted) -> Inputs:
     return Inputs(torch.stack(rows).reshape(-1, *wanted.shape), _numbered(len(rows)))
 
 
-def _from_table(table: Table, wanted: _Wanted) -> Inputs:
+def _from_table(table: Table, wanted: Wanted) -> Inputs:
     columns, notes = wanted.columns or tuple(map(Column, table.names)), []
     table.require(dict.fromkeys(column.name for column in columns))
     count = math.prod(wanted.shape)
@@ -176,17 +180,14 @@ def _from_table(table: Table, wanted: _Wanted) -> Inputs:
     if ignored:
         notes.append(f"ignored columns: {listed(ignored, 8)}")
     x_ND = torch.from_numpy(raw_rows(table, columns))
-    missing = (
-        None
-        if wanted.fills
-        else missing_values(table, columns, x_ND, "fill it in, or train with `impute`: this network has no step for it")
-    )
+    fix = "fill it in, or train with `impute`: this network has no step for it"
+    missing = None if wanted.fills else missing_values(table, columns, x_ND, fix)
     if missing:
         raise missing
     return Inputs(x_ND.reshape(-1, *wanted.shape), _numbered(len(x_ND)), notes)
 
 
-def _shaped(x: Tensor, path: str, wanted: _Wanted) -> Inputs:
+def _shaped(x: Tensor, path: str, wanted: Wanted) -> Inputs:
     if tuple(x.shape[1:]) == wanted.shape[1:] and wanted.shape[:1] == (1,):
         x = x.reshape(-1, *wanted.shape)  # pictures without an axis for their one channel
     if tuple(x.shape[1:]) != wanted.shape:
@@ -195,7 +196,7 @@ def _shaped(x: Tensor, path: str, wanted: _Wanted) -> Inputs:
     return Inputs(x, _numbered(len(x)))
 
 
-def _pictures(files: Sequence[Path], wanted: _Wanted, notes: list[str]) -> Inputs:
+def _pictures(files: Sequence[Path], labels: Sequence[object], wanted: Wanted, notes: list[str]) -> Inputs:
     x = torch.empty((len(files), *wanted.shape), dtype=torch.uint8)
     resized = []
     for number, path in enumerate(files):
@@ -205,19 +206,19 @@ def _pictures(files: Sequence[Path], wanted: _Wanted, notes: list[str]) -> Input
             resized.append(f"{path.name} from {had[0]} × {had[1]}")
     if resized:
         notes = [*notes, f"resized to {wanted.shape[2]} × {wanted.shape[1]}: {listed(resized, 8)}"]
-    return Inputs(x, [path.name for path in files], notes)
+    return Inputs(x, [str(label) for label in labels], notes)
 
 
-def _typed(x: Tensor, path: str, bytes_wanted: bool | None) -> Tensor:
+def _typed(x: Tensor, path: str, as_bytes: bool | None) -> Tensor:
     """Return the rows in the type of the dataset that the network was trained on."""
-    if bytes_wanted is None or bytes_wanted == (x.dtype == torch.uint8):
+    if as_bytes is None or as_bytes == (x.dtype == torch.uint8):
         return x
-    if not bytes_wanted:
+    if not as_bytes:
         return x.to(torch.float32)
-    as_bytes = x.to(torch.uint8)
-    if not torch.equal(as_bytes.to(torch.float32), x):
+    made = x.to(torch.uint8)
+    if not torch.equal(made.to(torch.float32), x):
         raise DataError(f"{path} holds numbers that are not bytes", fix="the network wants pixels: whole numbers from 0 to 255")
-    return as_bytes
+    return made
 
 
 TABLES = (".csv", ".tsv", *PARQUET, *LINES)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from nnrun.errors import DataError, EnvironmentFault, InputError
+from nnrun.errors import DataError, InputError, not_writable
 from nnrun.init.parts import FirstConfig
 from nnrun.init.pictures import for_pictures
 from nnrun.init.table import for_table
@@ -47,4 +47,4 @@ def write_config(path: Path, text: str, *, force: bool) -> None:
     except FileExistsError:
         raise InputError(f"{path} is there already", fix="give another with --out, or write over it with --force") from None
     except OSError as error:
-        raise EnvironmentFault(f"{path} cannot be written: {error.strerror}", fix="check the folder and its permissions") from None
+        raise not_writable(path, error) from None

@@ -33,6 +33,7 @@ def build_model(
     *,
     embedded: Mapping[int, tuple[int, int]] | None = None,
     max_parameters: int = MAX_PARAMETERS,
+    because: str = "",
 ) -> nn.Sequential:
     """Return the model on the CPU, with the weights that its seed gives.
 
@@ -42,6 +43,7 @@ def build_model(
         wanted: what they are, for an error: "3 classes", "1 target".
         embedded: input column → how many categories its numbers stand for, and how many numbers are learned for each.
         max_parameters: refuse a model that learns more numbers, before any memory is taken.
+        because: what that bound comes from.
 
     Raises:
         SpecError: when a layer cannot be built or take what reaches it, or when the last one does not give (outputs,).
@@ -54,7 +56,7 @@ def build_model(
         first = [EmbedColumns(input_shape[0], _within(embedded, max_parameters))]
         input_shape = shape_after(first[0], input_shape)
         max_parameters -= count_parameters(first[0])
-    model, shape = stack(parts, Incoming(input_shape, outputs, max_parameters))
+    model, shape = stack(parts, Incoming(input_shape, outputs, max_parameters, because))
     if first:
         model = nn.Sequential(OrderedDict([("embed_columns", first[0]), *model.named_children()]))
     if shape != (outputs,):
@@ -111,17 +113,17 @@ def layer_table(model: nn.Sequential, input_shape: tuple[int, ...]) -> list[Laye
     names = {module: name for name, module in model.named_children()}
     return [
         LayerRow(names[module], type(module).__name__, came, gave, count_parameters(module))
-        for module, came, gave in _passed(model, input_shape)
+        for module, came, gave in passed(model, input_shape)
         if module in names
     ]
 
 
 def forward_work(model: nn.Module, input_shape: tuple[int, ...]) -> int:
     """Return the multiply-adds of one row's forward pass: the linear, convolution and recurrent layers, which are nearly all of it."""
-    return sum(_multiply_adds(module, came, gave) for module, came, gave in _passed(model, input_shape))
+    return sum(_multiply_adds(module, came, gave) for module, came, gave in passed(model, input_shape))
 
 
-def _passed(model: nn.Module, input_shape: tuple[int, ...]) -> Iterator[tuple[nn.Module, tuple[int, ...], tuple[int, ...]]]:
+def passed(model: nn.Module, input_shape: tuple[int, ...]) -> Iterator[tuple[nn.Module, tuple[int, ...], tuple[int, ...]]]:
     """Run one row of zeros through the model; yield each module in it with the shapes that came in and went out, in that order."""
     seen: list[tuple[nn.Module, tuple[int, ...], tuple[int, ...]]] = []
 

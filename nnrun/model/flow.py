@@ -48,9 +48,11 @@ def stack(parts: list[tuple[Location, Part]], at: Incoming) -> tuple[nn.Sequenti
         name = part.label or str(number)
         try:
             _check_name(model, name)
-            _check_parameters(part, at, used)
+            with torch.random.fork_rng(devices=[]):  # a plug-in's layer may draw where ours do not
+                _check_parameters(part, at, used)
             layer = part.build(at)
-            shape = shape_after(layer, at.shape)
+            with torch.random.fork_rng(devices=[]):
+                shape = shape_after(layer, at.shape)
         except LayerError as error:
             raise SpecError(f"{title(number, part)}: {error}", fix=error.fix, at=path) from None
         except SpecError as error:  # of a list inside this layer
@@ -86,7 +88,7 @@ def _check_parameters(part: Part, at: Incoming, used: int) -> None:
     with torch.device("meta"):
         parameters = count_parameters(part.build(at))
     if used + parameters > at.max_parameters:
-        what = f"{parameters:,} parameters, and {used:,} before it, are more than {at.max_parameters:,}"
+        what = f"{parameters:,} parameters, and {used:,} before it, are more than {at.max_parameters:,}{at.because and ': '}{at.because}"
         raise LayerError(what, "make it smaller, or reduce what reaches it")
 
 

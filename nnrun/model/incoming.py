@@ -18,11 +18,13 @@ class Incoming:
         shape: of one row, without the batch.
         outputs: how many values the model must give for a row; what `linear: auto` becomes.
         max_parameters: how many numbers the whole model may learn; a checkpoint's model no more than the file holds.
+        because: what the bound comes from, for an error.
     """
 
     shape: tuple[int, ...]
     outputs: int
     max_parameters: int = MAX_PARAMETERS
+    because: str = ""
 
 
 class LayerError(ValueError):

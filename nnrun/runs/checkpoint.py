@@ -20,7 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nnrun.errors import CheckpointError
+from nnrun.errors import CheckpointError, Fault
+from nnrun.registry import KINDS
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,6 +30,7 @@ FORMAT = 1
 MAX_HEADER = 16 << 20
 MAX_DEPTH = 100
 KEY = "nnrun"
+PLUGIN = re.compile(r"\w{1,64} [\w.]{1,200}", re.ASCII)
 NAME = re.compile(r"[A-Za-z0-9_./-]{1,512}")
 TYPES = {"F64": ("float64", 8), "F32": ("float32", 4), "F16": ("float16", 2), "BF16": ("bfloat16", 2), "I64": ("int64", 8)}
 TYPES |= {"I32": ("int32", 4), "I16": ("int16", 2), "I8": ("int8", 1), "U8": ("uint8", 1), "BOOL": ("bool", 1)}
@@ -151,6 +153,30 @@ def load(path: Path, *, only: tuple[str, ...] = ()) -> Checkpoint:
             dtype = getattr(torch, TYPES[kind][0])
             tensors[name] = torch.frombuffer(data, dtype=dtype).reshape(shape) if data else torch.empty(shape, dtype=dtype)
     return Checkpoint(tensors, header.facts)
+
+
+def check_plugins(path: Path, facts: dict[str, Any]) -> None:
+    """Refuse a checkpoint whose parts of plug-ins are not registered; it can name them, and never have them imported.
+
+    Raises:
+        CheckpointError: with every part that is missing, and the option that would bring it.
+    """
+    faults = []
+    for kind, name, plugin in plugins(path, facts):
+        if name not in KINDS[kind] or KINDS[kind][name].plugin != plugin:
+            what = f"{path}: this checkpoint needs the {KINDS[kind].singular} {name!r} of the plug-in {plugin}"
+            faults.append(Fault(what, f"add --plugin {plugin}, where its {plugin}.py is, or give the path of the file"))
+    if faults:
+        raise CheckpointError(faults)
+
+
+def plugins(path: Path, facts: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """Return kind, name and plug-in of each part that is not nnrun's own."""
+    listed = facts.get("plugins", [])
+    words = [one for one in listed if isinstance(one, list) and len(one) == 3 and all(isinstance(word, str) for word in one)]
+    if words != listed or any(kind not in KINDS or not PLUGIN.fullmatch(f"{name} {plugin}") for kind, name, plugin in words):
+        raise CheckpointError(f"{path} does not name its plug-ins as nnrun does", fix="give a checkpoint of `nnrun train`")
+    return [(kind, name, plugin) for kind, name, plugin in words]
 
 
 def _damaged(path: Path, why: str) -> CheckpointError:

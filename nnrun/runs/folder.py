@@ -17,7 +17,7 @@ from typing import Any
 
 from filelock import BaseFileLock, FileLock, Timeout
 
-from nnrun.errors import CheckpointError, EnvironmentFault, InputError
+from nnrun.errors import CheckpointError, EnvironmentFault, InputError, not_writable
 
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 BEST, LAST = "best.safetensors", "last.safetensors"
@@ -101,11 +101,6 @@ def check_space(folder: Path, size: int) -> None:
     if free < size:
         what = f"the disk of {folder} has {free / 1e6:.1f} MB left, and the run's checkpoints need {size / 1e6:.1f} MB"
         raise EnvironmentFault(what, fix="make room, give another --out, or lower checkpoint.keep")
-
-
-def not_writable(path: Path, error: OSError) -> EnvironmentFault:
-    """Return the error for a path that the system refused to write."""
-    return EnvironmentFault(f"{path} cannot be written: {error.strerror}", fix="check the permissions and the space on the disk")
 
 
 def new_folder(name: str, out: Path | None) -> tuple[Path, BaseFileLock]:

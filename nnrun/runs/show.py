@@ -7,7 +7,8 @@ import math
 from pathlib import Path
 from typing import Any
 
-from nnrun.runs.checkpoint import Header, read_header, small_values
+from nnrun.registry import KINDS
+from nnrun.runs.checkpoint import Header, plugins, read_header, small_values
 from nnrun.runs.folder import checkpoint_file
 
 FEW = 8
@@ -50,6 +51,7 @@ def describe(path: Path) -> str:
         f"training    {settings}, loss {spec['loss']['name']}",
         f"made by     {made_by}; {facts['device']}, {facts['threads']} thread{'s' * (facts['threads'] > 1)}",
         f"digests     data {facts['digests']['data'][:16]}, split {facts['digests']['split'][:16]}",
+        *(f"plug-in     {plugin}: {KINDS[kind].singular} {name!r}" for kind, name, plugin in plugins(Path(facts["checkpoint"]), facts)),
         "",
     ]
     width = max(len(name) for name in facts["parameters"]) + 2

@@ -11,10 +11,11 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import Field, ValidationError, model_validator
 
-from nnrun.registry import Registry
+from nnrun.registry import METRICS, SPLITS, Entry, Registry
 from nnrun.spec.base import Location, Spec, fault, rule, shown
 from nnrun.spec.parts import (
     ActivationPart,
+    AugmentPart,
     DatasetPart,
     LossPart,
     MetricName,
@@ -159,6 +160,7 @@ class EarlyStopping(Spec):
     """How much better a figure must be to count as an improvement, in its own unit."""
 
 
+DEVICE = r"^(auto|cpu|mps|cuda(:[0-9]{1,3})?)$"
 EVERY = r"^(auto|[1-9][0-9]{0,8} (epoch|step)s?)$"
 
 
@@ -194,6 +196,9 @@ class Experiment(Spec):
 
     preprocess: list[PreprocessPart] = []
     """What is done to the inputs, in order; fitted on the training rows only (nnrun list preprocess)."""
+
+    augment: list[AugmentPart] = []
+    """What is done at random to the training pictures, after `preprocess`, anew in each epoch (nnrun list augment)."""
 
     layers: list[WidthOrLayer] = []
     """Widths ([16, 8]: each a linear layer with the activation, then an output layer sized from the data), or a list of layers."""
@@ -243,7 +248,7 @@ class Experiment(Spec):
     leaks: Literal["note", "error", "ignore"] = "note"
     """What is done when rows are in two parts, a group is on both sides, or one column alone gives the target away."""
 
-    device: str = form(r"^(auto|cpu|mps|cuda(:[0-9]{1,3})?)$", "auto", "cpu", "cuda", "cuda:1", "mps", default="auto")
+    device: str = form(DEVICE, "auto", "cpu", "cuda", "cuda:1", "mps", fix="write auto, cpu, cuda, cuda:1 or mps", default="auto")
     """auto (CUDA, else MPS, else the CPU), cpu, cuda, cuda:1, mps."""
 
     threads: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
@@ -277,11 +282,34 @@ class Experiment(Spec):
             yield fault("layers mixes widths with named layers", fix, at=("layers", number), given=self.layers[number])
             return
 
+    @rule("optimizer", "clip_grad_norm", "accumulate_batches")
+    def _steps_of_its_own(self) -> Iterator[ValidationError]:
+        if not self.optimizer.entry.traits.get("closure"):
+            return
+        name, why = self.optimizer.entry.name, "looks at the loss several times in one step"
+        if self.clip_grad_norm is not None:
+            what, fix = f"clip_grad_norm does not go with {name}, which {why}", "write `clip_grad_norm: null`, or take another optimizer"
+            yield fault(what, fix, at=("clip_grad_norm",), given=self.clip_grad_norm)
+        if self.accumulate_batches > 1:
+            what, fix = f"accumulate_batches does not go with {name}, which {why}", "raise batch_size, or take another optimizer"
+            yield fault(what, fix, at=("accumulate_batches",), given=self.accumulate_batches)
+
     @rule("early_stopping", "split")
     def _something_to_watch(self) -> Iterator[ValidationError]:
         if self.early_stopping and self.early_stopping.monitor.startswith("val.") and self.split.val in (0, 0.0, []):
             fix = "give split a val share, or watch train.loss"
             yield fault("early_stopping watches the validation part, and split.val is 0", fix, at=("early_stopping",))
+
+
+def foreign_parts(value: Any) -> list[Entry]:
+    """Return the parts of plug-ins that a spec is made of, each once."""
+    if isinstance(value, Experiment):
+        named = [SPLITS[value.split.method], *(METRICS[name] for name in value.metrics or ())]
+        found = [one for one in named if one.plugin] + foreign_parts([getattr(value, name) for name in type(value).model_fields])
+        return list({(one.kind, one.name): one for one in found}.values())
+    if isinstance(value, Part):
+        return [value.entry] * bool(value.entry.plugin) + foreign_parts(list(value.arguments().values()))
+    return [one for item in value for one in foreign_parts(item)] if isinstance(value, list) else []
 
 
 def registry_at(at: Location) -> Registry | None:

@@ -21,7 +21,7 @@ from pydantic import AfterValidator, Field, ValidationInfo, create_model
 from pydantic_core import core_schema
 
 from nnrun.errors import closest
-from nnrun.registry import DATASETS, LAYERS, LOSSES, METRICS, OPTIMIZERS, PREPROCESS, SCHEDULES, SPLITS, Entry, Registry
+from nnrun.registry import AUGMENT, DATASETS, LAYERS, LOSSES, METRICS, OPTIMIZERS, PREPROCESS, SCHEDULES, SPLITS, Entry, Registry
 from nnrun.spec.base import Location, Spec, fault, no_such_name, shown
 from nnrun.spec.wording import form
 
@@ -200,6 +200,7 @@ DataPaths = Annotated[str | list[str], AfterValidator(_all_found)]
 """The same of one or several files, each perhaps a pattern."""
 
 DatasetPart = Annotated[Part, Of(DATASETS)]
+AugmentPart = Annotated[Part, Of(AUGMENT)]
 PreprocessPart = Annotated[Part, Of(PREPROCESS)]
 LayerPart = Annotated[Part, Of(LAYERS)]
 ActivationPart = Annotated[Part, Of(LAYERS, trait="activation")]

@@ -17,7 +17,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from nnrun.errors import Fault, SpecError
+from nnrun.errors import Fault, Place, SpecError
 from nnrun.spec.experiment import Experiment
 from nnrun.spec.extends import extended
 from nnrun.spec.overrides import apply_override
@@ -25,11 +25,12 @@ from nnrun.spec.source import Source, as_number, read_source
 from nnrun.spec.wording import shown
 
 
-def read_spec(config: Path | str, overrides: Sequence[str] = ()) -> tuple[Experiment, Source]:
+def read_spec(config: Path | str, overrides: Sequence[str] = (), *, device: str | None = None) -> tuple[Experiment, Source]:
     """Return the experiment in a YAML file, and the source that knows where each of its values stands.
 
     Args:
         overrides: `path=value` each, such as `optimizer.momentum=0.9` or `layers[0]=32`; the value is YAML.
+        device: what stands in place of the config's own; faults of it name the option.
 
     Raises:
         SpecError: with every fault of the file, in the order of their places.
@@ -38,6 +39,9 @@ def read_spec(config: Path | str, overrides: Sequence[str] = ()) -> tuple[Experi
     source = extended(read_source(path))
     for override in overrides:
         apply_override(source, override)
+    if device is not None:
+        source.values["device"] = device
+        source.places[("device",)] = source.keys[("device",)] = Place("--device", 0, 0)
     values = {"name": re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).strip("-.")[:64] or "run", **source.values}
     return check(values, source=source), source
 

@@ -14,9 +14,10 @@ from typing import Any
 
 import yaml
 
-from nnrun.errors import Fault, Place, SpecError
+from nnrun.errors import Fault, Place, SpecError, closest
 from nnrun.registry import KINDS
 from nnrun.spec.base import Location, shown
+from nnrun.spec.encoding import not_utf8
 
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 32
@@ -194,8 +195,11 @@ def _text(path: Path) -> str:
     except OSError as error:  # a name that is too long
         raise SpecError(f"{shown(str(path))} cannot be read: {error.strerror}", fix="check the path") from None
     if not there:
-        near = sorted(str(other) for other in path.parent.glob("*.y*ml")) if path.parent.is_dir() else []
-        raise SpecError(f"{path} does not exist", fix=f"there is {', '.join(near[:5])}" if near else "check the path")
+        others = sorted(other.name for other in path.parent.glob("*.y*ml")) if path.parent.is_dir() else []
+        near = closest(path.name, others)
+        told = [str(path.parent / other) for other in others[:5]]
+        fix = f"there {'is' if len(told) == 1 else 'are'} {', '.join(told)}{', …' * (len(others) > 5)}" if told else "check the path"
+        raise SpecError(f"{path} does not exist", fix=f"did you mean {str(path.parent / near)!r}?" if near else fix)
     if not path.is_file():
         raise SpecError(f"{path} is not a file", fix="give the path of a YAML file")
     try:
@@ -204,29 +208,10 @@ def _text(path: Path) -> str:
         raise SpecError(f"{path} cannot be read: {error.strerror}", fix="check its permissions") from None
     if data is None:
         raise SpecError(f"{path} is larger than 1 MiB", fix="a config is a page of text; is this the data?")
-    try:
-        text = data.decode("utf-8-sig")
-        if "\0" not in text[:2]:
-            return text
-        raise UnicodeDecodeError("utf-8", data, 0, 1, "UTF-16 without a mark")
-    except UnicodeDecodeError as error:
-        kind = (
-            "UTF-16"
-            if data[:2] in (b"\xff\xfe", b"\xfe\xff") or 0 in data[:2]
-            else "cp932 (Shift-JIS)"
-            if _decodes(data, "cp932")
-            else "another encoding"
-        )
-        line = data[: error.start].count(b"\n") + 1
-        raise SpecError(f"{path}:{line}: this is not UTF-8; it looks like {kind}", fix="save the file as UTF-8") from None
-
-
-def _decodes(data: bytes, encoding: str) -> bool:
-    try:
-        data.decode(encoding)
-    except UnicodeDecodeError:
-        return False
-    return True
+    wrong = not_utf8(data, path, "is this a config? it is a page of YAML")
+    if wrong:
+        raise SpecError([wrong])
+    return data.decode("utf-8-sig")
 
 
 def _at_mark(source: Source, error: yaml.MarkedYAMLError) -> Place | None:

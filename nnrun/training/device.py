@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 
 import torch
 
-from nnrun.errors import EnvironmentFault
+from nnrun.errors import EnvironmentFault, InputError
+from nnrun.spec.experiment import DEVICE
 
 SMALL_STEP = 4_000_000
 """Multiply-adds of a step below which a second thread costs more than it brings (docs/benchmarks.md has the figures)."""
@@ -17,18 +19,21 @@ def choose_device(name: str) -> torch.device:
     """Return the device that a config names; `auto` takes CUDA, then MPS, then the CPU.
 
     Raises:
+        InputError: it is not the name of a device.
         EnvironmentFault: when the device is not there; a run never moves to another one silently.
     """
+    if not re.fullmatch(DEVICE, name):
+        raise InputError(f"device {name!r} is not a device", fix="write auto, cpu, cuda, cuda:1 or mps", at=("device",))
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     device = torch.device(name)
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}.get(device.type, True)
     if not there:
-        fix = "write `device: auto` or `device: cpu`"
+        fix = "take auto or cpu"
         raise EnvironmentFault(f"device {name!r} was asked for, and this machine or this build of torch has none", fix=fix, at=("device",))
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         found = ", ".join(f"cuda:{number}" for number in range(torch.cuda.device_count()))
-        raise EnvironmentFault(f"device {name!r} does not exist; this machine has {found}", fix=f"write one of {found}", at=("device",))
+        raise EnvironmentFault(f"device {name!r} does not exist; this machine has {found}", fix=f"take one of {found}", at=("device",))
     return device
 
 

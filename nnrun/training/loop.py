@@ -30,7 +30,8 @@ class Plan:
     Args:
         factor: epochs so far, as a real number counted from 0 → factor on `lr`.
         by_step: whether the factor changes within an epoch.
-        row_numbers: the numbers (N,) that the training rows have in the dataset, for the error about a batch.
+        row_numbers: the numbers (N,) that the training rows have in the dataset, for `augment` and the error about a batch.
+        augment: (inputs (B, …), row numbers (B,), epoch counted from 1) → the inputs to train on, a pure function.
     """
 
     seed: int
@@ -45,6 +46,7 @@ class Plan:
     accumulate: int = 1
     clip_grad_norm: float | None = None
     precision: str = "float32"
+    augment: Callable[[Tensor, Tensor, int], Tensor] | None = None
 
 
 @dataclass
@@ -120,16 +122,19 @@ def train(
         # One gather, then views: the batches of an epoch cost no indexing of their own.
         order = row_order(plan.seed, state.epoch + 1, len(x)).to(x.device) if shuffled else None
         batches = list(zip(*(torch.split(one if order is None else one[order], plan.batch_size) for one in data), strict=True))
+        row_batches = torch.split(_numbers(plan, order, len(x)).to(x.device), plan.batch_size) if plan.augment else ()
         lr = set_lr(state, plan, state.epoch + state.batch / len(uses))
 
         for number in range(state.batch, len(uses)):
             if plan.by_step:
                 lr = set_lr(state, plan, state.epoch + number / len(uses))
-            use = uses[number]
+            use, batch = uses[number], batches[number]
+            if plan.augment:
+                batch = (plan.augment(batch[0], row_batches[number], state.epoch + 1), *batch[1:])
             if state.searches:
-                loss = _search(state, loss_fn, batches[number], context)
+                loss = _search(state, loss_fn, batch, context)
             else:
-                loss = _backward(state, loss_fn, batches[number], use.share, context)
+                loss = _backward(state, loss_fn, batch, use.share, context)
                 if use.ends_group and not _update(state, plan, loss):
                     raise _diverged(
                         state, plan, f"the training loss ({loss.item():g}) or a gradient of it", lr, rows=_rows_of(plan, order, number)
@@ -205,11 +210,17 @@ def _update(state: State, plan: Plan, loss: Tensor) -> bool:
     return True
 
 
+def _numbers(plan: Plan, order: Tensor | None, rows: int) -> Tensor:
+    """Return the dataset's numbers (N,) of the rows, as they come in an epoch."""
+    numbers = torch.arange(rows) if plan.row_numbers is None else plan.row_numbers
+    return numbers if order is None else numbers[order.cpu()]
+
+
 def _rows_of(plan: Plan, order: Tensor | None, number: int) -> str:
     """Return the dataset's numbers of a batch's rows, the first eight, for an error."""
     if plan.row_numbers is None:
         return ""
-    rows = (plan.row_numbers if order is None else plan.row_numbers[order.cpu()])[number * plan.batch_size : (number + 1) * plan.batch_size]
+    rows = _numbers(plan, order, len(plan.row_numbers))[number * plan.batch_size : (number + 1) * plan.batch_size]
     return f", in the batch of rows {', '.join(map(str, rows[:8].tolist()))}{', …' if len(rows) > 8 else ''}"
 
 

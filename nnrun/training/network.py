@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -15,7 +16,7 @@ from nnrun.errors import SpecError
 from nnrun.model.build import build_model
 from nnrun.model.incoming import MAX_PARAMETERS
 from nnrun.spec.base import no_such_name
-from nnrun.spec.experiment import Experiment
+from nnrun.spec.experiment import Experiment, foreign_parts
 from nnrun.training.evaluate import figures, outputs
 from nnrun.training.head import Head, default_loss, head_for
 from nnrun.training.metrics import check_metrics, default_metrics
@@ -23,21 +24,35 @@ from nnrun.training.metrics import check_metrics, default_metrics
 
 @dataclass(frozen=True)
 class Network:
-    """What turns prepared rows into outputs, figures and predictions; on one device."""
+    """What turns prepared rows into outputs, figures and predictions; on one device.
+
+    Args:
+        foreign: whether a part of it belongs to a plug-in.
+    """
 
     model: nn.Sequential
     loss_fn: nn.Module
     head: Head
     metrics: list[str]
     precision: str
+    foreign: bool = False
 
     def outputs(self, x: Tensor) -> Tensor:
         """Return the outputs (N, K) of prepared inputs (N, ...)."""
-        return outputs(self.model, x, precision=self.precision)
+        with self._undrawn(x.device):
+            return outputs(self.model, x, precision=self.precision)
 
     def score(self, part: Rows) -> dict[str, float]:
         """Return the loss and the metrics of a prepared part."""
-        return figures(self.outputs(part.x), self.loss_fn, self.head, part.y, self.metrics)
+        output_NK = self.outputs(part.x)
+        with self._undrawn(part.x.device):
+            return figures(output_NK, self.loss_fn, self.head, part.y, self.metrics)
+
+    def _undrawn(self, device: torch.device) -> contextlib.AbstractContextManager[None]:
+        """Return the context in which random numbers that a plug-in draws for an evaluation are not missed by the training."""
+        if not self.foreign:
+            return contextlib.nullcontext()
+        return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
 
 
 def load_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
@@ -93,7 +108,7 @@ def build_network(
     *,
     columns: Sequence[Column] = (),
     scale: Mapping[str, Tensor] | None = None,
-    max_parameters: int = MAX_PARAMETERS,
+    room: tuple[int, str] = (MAX_PARAMETERS, ""),
 ) -> Network:
     """Return the untrained network of a resolved spec, its weights drawn from the seed.
 
@@ -101,6 +116,7 @@ def build_network(
         shape: of one prepared row.
         columns: of a prepared table; those of categories that are to be embedded are looked up by the first layer.
         scale: `shift` and `spread` (T,) of the target numbers, as `fit_scale` gives them.
+        room: how many numbers the model may learn, and what that bound comes from.
 
     Raises:
         SpecError: the layers, the loss or the metrics do not fit the data.
@@ -112,5 +128,6 @@ def build_network(
     kind, count = ("class", len(task.classes)) if task.classes else ("target", len(task.targets))
     wanted = f"{count} {kind if count == 1 else kind + ('es' if kind == 'class' else 's')}"
     embedded = {number: (len(column.levels) + 1, column.size) for number, column in enumerate(columns) if column.kind == "code"}
-    model = build_model(spec, shape, head.outputs, wanted, embedded=embedded, max_parameters=max_parameters).to(device)
-    return Network(model, spec.loss.build().to(device), head, spec.metrics, spec.precision)
+    most, because = room
+    model = build_model(spec, shape, head.outputs, wanted, embedded=embedded, max_parameters=most, because=because).to(device)
+    return Network(model, spec.loss.build().to(device), head, spec.metrics, spec.precision, bool(foreign_parts(spec)))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from nnrun.data.augment import Augmentation
 from nnrun.errors import SpecError
 from nnrun.spec.base import Location
 from nnrun.spec.experiment import Experiment
@@ -15,11 +17,14 @@ from nnrun.training.loop import Plan, State, batches_per_epoch, stream_seed
 from nnrun.training.schedules import Plateau, warmed_up
 
 
-def make_plan(spec: Experiment, row_numbers: Tensor, model: nn.Module) -> tuple[Plan, Plateau | None]:
+def make_plan(spec: Experiment, row_numbers: Tensor, shape: tuple[int, ...], model: nn.Module) -> tuple[Plan, Plateau | None]:
     """Return the plan of a resolved spec for the training rows with these numbers in the dataset, and a schedule that follows a figure.
 
+    Args:
+        shape: of one prepared row.
+
     Raises:
-        SpecError: the batches leave nothing to train on, or leave one row to a layer that needs two.
+        SpecError: the rows are no pictures to augment; the batches leave nothing to train on, or leave one row to a layer that needs two.
     """
     rows = len(row_numbers)
     size = rows if spec.batch_size == "all" else spec.batch_size
@@ -46,6 +51,7 @@ def make_plan(spec: Experiment, row_numbers: Tensor, model: nn.Module) -> tuple[
         accumulate=spec.accumulate_batches,
         clip_grad_norm=spec.clip_grad_norm,
         precision=spec.precision,
+        augment=Augmentation(spec.augment, shape, partial(stream_seed, spec.seed, "augment")) if spec.augment else None,
     )
     return plan, plateau
 

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from nnrun.data.columns import Column
-from nnrun.data.inputs import Inputs, read_inputs
+from nnrun.data.inputs import Inputs, Wanted, read_inputs
 from nnrun.errors import DataError
 
 COLUMNS = (Column("a"), Column("b"))
@@ -23,7 +23,7 @@ COLUMNS = (Column("a"), Column("b"))
 
 def read(*paths: object, columns: tuple[Column, ...] = COLUMNS, shape: tuple[int, ...] = (2,), bytes_wanted: bool | None = None) -> Inputs:
     """Return the inputs of a network with two named columns, or of another."""
-    return read_inputs([str(path) for path in paths], columns=columns, shape=shape, bytes_wanted=bytes_wanted)
+    return read_inputs([str(path) for path in paths], Wanted(columns, shape, bytes_wanted))
 
 
 def refusal(*paths: object, columns: tuple[Column, ...] = COLUMNS, shape: tuple[int, ...] = (2,), bytes_wanted: bool | None = None) -> str:
@@ -201,7 +201,7 @@ def test_tables_that_cannot_be_used(tmp_path: Path) -> None:
     assert refusal(write(tmp_path / "t.csv", "p,q\n1,2\n")) == "error: t.csv has no columns 'a', 'b'\nfix: (its columns are p, q)"
     assert refusal(write(tmp_path / "t.csv", "a,b\n1,2\n1,two\n1,3\n")) == (
         "error: t.csv:3:3: column 'b': 'two' is not a number (the only such cell, row 1 counted from 0)\n"
-        "    3 | 1,two\n      |   ^^^\nfix: mend or remove these rows"
+        "    3 | 1,two\n      |   ^^^\nfix: the network needs a number in every cell of this column: mend the row, or leave it out"
     )
     assert refusal(write(tmp_path / "t.csv", "a,b\n")) == "error: t.csv has a header but no rows\nfix: add rows of data below it"
     assert refusal(write(tmp_path / "t.xlsx", "")) == (
@@ -240,7 +240,7 @@ def test_pictures_that_cannot_be_used(tmp_path: Path) -> None:
         assert refusal(tmp_path / "bomb.png", **grey).startswith("error: bomb.png is too large: ")  # type: ignore[arg-type]
     (tmp_path / "none").mkdir()
     assert refusal(tmp_path / "none", **grey) == (  # type: ignore[arg-type]
-        "error: none has no pictures\nfix: pictures end in .png .jpg .jpeg .bmp .gif .webp; folders in it are not searched"
+        "error: none has no pictures\nfix: pictures end in .png .jpg .jpeg .bmp .gif .webp"
     )
     assert refusal(tmp_path / "w.png") == (
         "error: w.png is a picture, and the network wants rows of the shape [2]\nfix: give a table or an array"

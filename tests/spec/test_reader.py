@@ -104,7 +104,7 @@ def test_a_missing_file_names_its_neighbours(tmp_path: Path):
     (tmp_path / "iris.yaml").write_text("dataset: iris\n")
     with pytest.raises(SpecError) as caught:
         read_spec(tmp_path / "irs.yaml")
-    assert str(caught.value) == f"error: {tmp_path}/irs.yaml does not exist\nfix: there is {tmp_path}/iris.yaml"
+    assert str(caught.value) == f"error: {tmp_path}/irs.yaml does not exist\nfix: did you mean '{tmp_path}/iris.yaml'?"
 
 
 @pytest.mark.parametrize(

@@ -110,5 +110,6 @@ def test_the_command_prints_it(nnrun: Program, tmp_path: Path):
     refused = nnrun("schema", "--out", "absent/it.json")
     assert refused.returncode == 4
     assert (
-        refused.stderr == "error: absent/it.json cannot be written: No such file or directory\nfix: check the folder and its permissions\n"
+        refused.stderr
+        == "error: absent/it.json cannot be written: No such file or directory\nfix: check the folder, its permissions, and the space on the disk\n"
     )

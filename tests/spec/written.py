@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 import nnrun.builtin  # noqa: F401
-from nnrun.registry import DATASETS, LAYERS, LOSSES, METRICS, OPTIMIZERS, PREPROCESS, SCHEDULES, Registry
+from nnrun.registry import AUGMENT, DATASETS, LAYERS, LOSSES, METRICS, OPTIMIZERS, PREPROCESS, SCHEDULES, Registry
 from nnrun.spec.parts import Of
 from nnrun.spec.schema import config_schema
 
@@ -102,6 +102,7 @@ def field(name: str) -> Values:
 PARTS = {
     "dataset": part(DATASETS),
     "preprocess": st.lists(part(PREPROCESS), max_size=3),
+    "augment": st.lists(part(AUGMENT), max_size=3),
     "layers": st.one_of(st.lists(st.integers(1, 10**9), max_size=3), st.lists(part(LAYERS), max_size=4)),
     "activation": part(LAYERS, 2, Of(LAYERS, trait="activation").names()),
     "loss": st.none() | part(LOSSES),
@@ -125,6 +126,14 @@ SECTIONS = {
     ),
 }
 PLAIN = [name for name in SCHEMA["properties"] if name not in {**PARTS, **SECTIONS, "extends": None}]
+
+
+def together(values: dict[str, Any]) -> dict[str, Any]:
+    """Leave out the keys that do not go with lbfgs."""
+    alone = ("clip_grad_norm", "accumulate_batches") if "lbfgs" in str(values.get("optimizer")) else ()
+    return {key: item for key, item in values.items() if key not in alone}
+
+
 CONFIGS = st.fixed_dictionaries(
     {"name": field("name"), "dataset": PARTS["dataset"]},
     optional={
@@ -132,4 +141,4 @@ CONFIGS = st.fixed_dictionaries(
         for name, strategy in {**{name: field(name) for name in PLAIN}, **PARTS, **SECTIONS}.items()
         if name not in ("name", "dataset")
     },
-)
+).map(together)

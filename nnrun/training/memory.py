@@ -1,0 +1,72 @@
+"""What training will take of the machine's memory, reckoned before it is taken: the system kills in silence what takes too much."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+from nnrun.errors import EnvironmentFault
+from nnrun.machine import free_memory
+from nnrun.model.build import passed
+from nnrun.spec.experiment import Experiment
+from nnrun.training.evaluate import ROWS_AT_ONCE
+
+FLOAT = 4  # bytes
+VIEWS = (nn.Flatten, nn.Unflatten, nn.Identity)
+
+
+def most_parameters(spec: Experiment, device: torch.device, *, keeps_best: bool) -> tuple[int, str]:
+    """Return how many parameters there is memory to train, and the reckoning in words.
+
+    Beside the weights there are their gradients, what the optimizer keeps, the weights of the best epoch, and, while a checkpoint is
+    written, two copies of it all but the gradients. On a CUDA device only the copies of a checkpoint are in this memory.
+    """
+    stored = 1 + keeps_best + numbers_kept(spec)
+    numbers = 3 * stored if device.type == "cuda" else 1 + 3 * stored
+    free = free_memory()
+    why = f"{spec.optimizer.entry.name} and its checkpoints take {numbers * FLOAT} bytes for each, and {in_gb(free)} of memory are free"
+    return free // (numbers * FLOAT), why
+
+
+def numbers_kept(spec: Experiment) -> int:
+    """Return how many numbers the optimizer keeps for each weight, found by a step on four weights."""
+    if spec.optimizer.entry.traits.get("closure"):
+        return 2 * int(spec.optimizer.arguments().get("history_size", 1))
+    weight = nn.Parameter(torch.zeros(2, 2))
+    weight.grad = torch.ones(2, 2)
+    optimizer: torch.optim.Optimizer = spec.optimizer.build([weight], spec.lr)
+    optimizer.step()
+    kept = [value for state in optimizer.state.values() for value in state.values() if isinstance(value, torch.Tensor)]
+    return sum(value.numel() for value in kept) // weight.numel()
+
+
+def check_activations(model: nn.Module, shape: tuple[int, ...], rows: int, device: torch.device) -> None:
+    """Refuse batches whose values between the layers, kept for the gradients, do not fit into memory.
+
+    Args:
+        shape: of one prepared row.
+        rows: of the largest batch.
+
+    Raises:
+        EnvironmentFault: with both sizes, placed at the batch size.
+    """
+    if device.type == "cuda":  # torch says so itself there
+        return
+    sizes = [math.prod(gave) for module, _, gave in passed(model, shape) if not isinstance(module, VIEWS) and not list(module.children())]
+    largest = max(sizes, default=0)
+    training, scoring, free = FLOAT * rows * (sum(sizes) + largest), FLOAT * 2 * ROWS_AT_ONCE * largest, free_memory()
+    if training > free:
+        what = (
+            f"the layers make {sum(sizes):,} values of each row, {in_gb(training)} for a batch of {rows} rows, and {in_gb(free)} are free"
+        )
+        raise EnvironmentFault(what, fix="lower batch_size, or make the layers smaller", at=("batch_size",))
+    if scoring > free:
+        what = f"a layer makes {largest:,} values of each row, {in_gb(scoring)} for the {ROWS_AT_ONCE} rows that are scored at once"
+        raise EnvironmentFault(f"{what}, and {in_gb(free)} are free", fix="make the layers smaller", at=("layers",))
+
+
+def in_gb(size: int) -> str:
+    """Return a number of bytes as a person reads it."""
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
