@@ -17,7 +17,7 @@ import typer
 from nnrun import __version__, complete
 from nnrun.errors import InputError, RequirementError
 from nnrun.runs.signals import Signals
-from nnrun.terminal import say, say_summary, show_progress, user_errors, write_table, write_text
+from nnrun.terminal import say, say_next, say_summary, show_progress, try_report, user_errors, write_table, write_text
 
 app = typer.Typer(
     name="nnrun",
@@ -72,6 +72,9 @@ def train(
     ] = None,
     device: Device = None,
     data_dir: DataDir = None,
+    report: Annotated[
+        bool, typer.Option("--report/--no-report", envvar="NNRUN_REPORT", help="Draw report.html and its plots at the end.")
+    ] = True,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -89,14 +92,17 @@ def train(
         told = len(run.notes)
         for note in run.notes if not quiet else ():
             say(f"note: {note}")
-        show_progress(run.train(signals), spec.name, done=run.state.epoch, epochs=spec.epochs, quiet=quiet)
+        show_progress(run.train(signals), spec.name, best=run.progress.best, done=run.state.epoch, epochs=spec.epochs, quiet=quiet)
         for note in run.notes[told:] if not quiet else ():
             say(f"note: {note}")
         if not quiet:
             say_summary(run.summary)
         from nnrun.runs.folder import strict_json
 
-        print(strict_json(run.summary) if json else run.folder)
+        print(strict_json(run.summary) if json else run.folder, flush=True)
+        page = try_report(run) if report else None
+        if not quiet:
+            say_next(run.folder, page)
 
 
 @app.command("eval")
@@ -156,6 +162,20 @@ def predict(
         for note in predictions.notes:
             say(f"note: {note}")
         write_table(predictions.table(), out, json=json)
+
+
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.", autocompletion=complete.runs)],
+    device: Device = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Draw the report of a run anew, also of one that was stopped; prints its path."""
+    with user_errors():
+        _use_data_dir(data_dir)
+        from nnrun.report.write import write_report
+
+        print(write_report(run, device=device or "auto"))
 
 
 @app.command()

@@ -7,19 +7,23 @@ from __future__ import annotations
 
 import json as jsonlib
 import os
+import shlex
 import sys
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from nnrun.errors import EnvironmentFault, NnrunError
+from nnrun.report import words
 
 if TYPE_CHECKING:
+    from nnrun.run import Run
     from nnrun.training.record import Record
+    from nnrun.training.watch import Watch
 
 
 SMALLER = "lower batch_size, or take a smaller network"
@@ -72,25 +76,64 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def show_progress(records: Iterable[Record], name: str, *, done: int, epochs: int, quiet: bool) -> None:
-    """Go through the records, showing how far the run is: a bar on a terminal, at most one plain line a second elsewhere."""
-    if quiet:
-        for _ in records:
-            pass
-    elif sys.stderr.isatty():
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+def show_progress(records: Iterable[Record], name: str, *, best: Watch, done: int, epochs: int, quiet: bool) -> None:
+    """Go through the records, showing how far the run is: one live line on a terminal, at most one plain line a second elsewhere.
 
-        figures = TextColumn("{task.fields[figures]}")
-        with Progress(
-            TextColumn(name), BarColumn(), MofNCompleteColumn(), figures, TimeRemainingColumn(), console=Console(stderr=True)
-        ) as bar:
-            task = bar.add_task(name, total=epochs, completed=done, figures="")
-            for record in _now_and_then(records, epochs, 0.1):
-                bar.update(task, completed=record.epoch, figures=_figures(record))
-    else:
-        for record in _now_and_then(records, epochs, 1.0):
-            say(f"epoch {record.epoch}/{epochs}  {_figures(record)}")
+    Args:
+        best: the best value so far, kept up to date by the run.
+        done: epochs that were finished before.
+    """
+    started = time.monotonic()
+    live = sys.stderr.isatty() and os.environ.get("TERM") != "dumb" and not quiet
+    with _live_line() if live else nullcontext(_plain_line) as show:
+        if live:
+            show(name, done, epochs, [])
+        for record in _now_and_then(records, epochs, 0.1 if live else 1.0) if not quiet else records:
+            if not quiet:
+                left = (time.monotonic() - started) / (record.epoch - done) * (epochs - record.epoch)
+                show(name, record.epoch, epochs, [*_figures(record, best), f"{_clock(left)} left"])
+
+
+def _plain_line(name: str, epoch: int, epochs: int, figures: Sequence[str]) -> None:
+    say(f"epoch {epoch}/{epochs}  {'  '.join(figures)}")
+
+
+@contextmanager
+def _live_line() -> Iterator[Callable[[str, int, int, Sequence[str]], None]]:
+    """Yield what draws the one line of a run anew: as many figures as the terminal has room for, and a bar in what is left."""
+    from rich.console import Console
+    from rich.live import Live
+    from rich.progress_bar import ProgressBar
+    from rich.table import Table
+
+    console = Console(stderr=True)
+    with Live(console=console, auto_refresh=False) as live:
+
+        def show(name: str, epoch: int, epochs: int, figures: Sequence[str]) -> None:
+            texts, gap, room = live_texts([name, f"{epoch}/{epochs}", *figures], console.width)
+            line = Table.grid(padding=(0, gap, 0, 0))
+            bar = [ProgressBar(epochs, epoch, width=min(room, 40))] if room >= SMALLEST_BAR else []
+            line.add_row(*texts[:1], *bar, *texts[1:])
+            live.update(line, refresh=True)
+
+        yield show
+
+
+SMALLEST_BAR = 6
+
+
+def live_texts(texts: Sequence[str], width: int) -> tuple[list[str], int, int]:
+    """Return the texts that fit into a line, how many blanks stand between them, and how many columns a bar could have.
+
+    In a narrow line the blanks go first, then the name, the first text; then those before the last one, the time that is left.
+    """
+    shown, gap = list(texts), 2
+    while (needed := sum(map(len, shown)) + gap * (len(shown) - 1)) > width and len(shown) > 2:
+        if gap == 2:
+            gap = 1
+        else:
+            shown.pop(0 if len(shown) == len(texts) else -2)
+    return shown, gap, width - needed - gap
 
 
 def _now_and_then(records: Iterable[Record], epochs: int, seconds: float) -> Iterator[Record]:
@@ -106,20 +149,52 @@ def _now_and_then(records: Iterable[Record], epochs: int, seconds: float) -> Ite
         yield held
 
 
-def _figures(record: Record) -> str:
-    parts = (("train", record.train), ("val", record.val), ("test", record.test))
-    return "  ".join(f"{part} {name} {value:.4g}" for part, scores in parts for name, value in scores.items())
+def _figures(record: Record, best: Watch) -> list[str]:
+    """Return what is worth saying of an epoch, the most important first."""
+    part, scores = ("val", record.val) if record.val else ("test", record.test)
+    metrics = [f"{name} {value:.3g}" for name, value in scores.items() if name != "loss"]
+    losses = [f"loss {record.train['loss']:.3g}", *([f"{part} {scores['loss']:.3g}"] if scores else [])]
+    return [*losses, *metrics[:1], *([f"best {best.value:.3g}@{best.epoch}"] if best.epoch else []), f"lr {record.lr:.3g}", *metrics[1:]]
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}" if minutes >= 60 else f"{minutes}:{rest:02}"
 
 
 def say_summary(summary: dict[str, Any]) -> None:
-    """Print the final figures of each part to stderr."""
-    metrics = summary["metrics"]
-    names = list(dict.fromkeys(name for scores in metrics.values() for name in scores))
-    width = max(len(name) for name in names) + 2
-    say(f"\n{'part':<7}{'rows':>7}  " + "".join(f"{name:>{max(width, 10)}}" for name in names))
-    for part, scores in metrics.items():
-        say(f"{part:<7}{summary['rows'][part]:>7}  " + "".join(f"{scores[name]:>{max(width, 10)}.4f}" for name in names))
+    """Print the final figures to stderr: a column for each part, with intervals and the baselines where the summary has them."""
+    columns, others = words.results(summary), words.baselines(summary)
+    names = list(dict.fromkeys(name for figures in columns.values() for name in figures))
+    table = [["", *columns], ["rows", *(words.number(summary["rows"][part]) for part in columns)]]
+    table += [[name, *(figures.get(name, "") for figures in columns.values())] for name in names]
+    widths = [max(map(len, cells)) for cells in zip(*table, strict=True)]
+    say("")
+    for line in table:
+        say("  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)).rstrip())
+    for name, figures in others.items():
+        say(f"baseline {name}: {', '.join(f'{key} {value}' for key, value in figures.items() if key in names)}")
     say(f"best epoch {summary['best_epoch']} of {summary['epochs']}, {summary['seconds']['train']:.1f} s of training")
+
+
+def say_next(folder: Path, report: Path | None) -> None:
+    """Print to stderr what a person may want to type next."""
+    run = shlex.quote(str(folder))
+    lines = [f"nnrun eval --checkpoint {run}", f"nnrun predict --checkpoint {run} FILE"]
+    for number, line in enumerate([f"open {shlex.quote(str(report))}", *lines] if report else lines):
+        say(f"{'next: ' if number == 0 else '      '}{line}")
+
+
+def try_report(run: Run) -> Path | None:
+    """Draw the report of a finished run and return its page. Whatever goes wrong there is a note: the run itself is whole, and on disk."""
+    try:
+        from nnrun.report.write import write_report
+
+        return write_report(run.folder, data=run.data, device=str(run.device))
+    except Exception as error:  # noqa: BLE001 (no fault of a plot may fail a run that has succeeded; `nnrun report` shows it in full)
+        what = error.faults[0].what if isinstance(error, NnrunError) else f"{type(error).__name__}: {error}"
+        say(f"note: there is no report, though the run is whole: {what}; `nnrun report {shlex.quote(str(run.folder))}` tries again")
+        return None
 
 
 def write_table(table: dict[str, list[Any]], out: Path | None, *, json: bool) -> None:

@@ -18,6 +18,7 @@ FLOORS = [
     {"data", "model", "training"},
     {"check", "runs", "builtin", "catalog", "init"},
     {"run", "trained"},
+    {"report"},
     {"terminal", "complete"},
     {"cli"},
 ]
