@@ -28,7 +28,7 @@ STYLE: dict[Any, Any] = {
     "figure.dpi": 120,
     "font.size": 9,
     "grid.color": "#dddddd",
-    "legend.frameon": False,
+    "legend.edgecolor": "none",
     "savefig.dpi": 120,
     "text.parse_math": False,  # a class may be called $\alpha
 }
