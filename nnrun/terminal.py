@@ -178,11 +178,11 @@ def say_summary(summary: dict[str, Any]) -> None:
 
 
 def say_next(folder: Path, report: Path | None) -> None:
-    """Print to stderr what a person may want to type next."""
+    """Print to stderr where the report is, and what a person may want to type next."""
     run = shlex.quote(str(folder))
-    lines = [f"nnrun eval --checkpoint {run}", f"nnrun predict --checkpoint {run} FILE"]
-    for number, line in enumerate([f"open {shlex.quote(str(report))}", *lines] if report else lines):
-        say(f"{'next: ' if number == 0 else '      '}{line}")
+    if report:
+        say(f"report: {report}")
+    say(f"next:   nnrun eval --checkpoint {run}\n        nnrun predict --checkpoint {run} FILE")
 
 
 def try_report(run: Run) -> Path | None:

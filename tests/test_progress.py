@@ -57,7 +57,7 @@ def test_one_live_line_on_a_terminal(tmp_path: Path):
     summary = written[written.index(next(line for line in written if line.startswith("best epoch"))) - 4 :]
     assert [line.split()[0] for line in summary[:4]] == ["train", "rows", "loss", "accuracy"]
     assert "runs/it" in summary
-    assert "next: nnrun eval --checkpoint runs/it" in summary
+    assert "next:   nnrun eval --checkpoint runs/it" in summary
 
 
 def test_plain_lines_in_a_pipe(call: Call, tmp_path: Path):

@@ -49,7 +49,7 @@ def _sheet(name: str, title: str, caption: str, judged: Judged, pictures: Pictur
     for row in rows:
         k, right = judged.predicted[row], judged.predicted[row] == judged.y[row]
         told = f"{'✓' if right else '✗'} {short(judged.classes[k], 13)} {judged.probabilities[row, k]:.0%}"
-        labels.append(told if right else f"{told}\n{short(judged.classes[judged.y[row]], 16)}")
+        labels.append(told if right else f"{told}\ntrue: {short(judged.classes[judged.y[row]], 13)}")
     return Plot(
         name, f"{title}, {judged.part}", caption, _mosaic([_shown(one) for one in pictures(rows)], labels, COLUMNS), photo=True, wide=True
     )

@@ -82,6 +82,13 @@ def test_it_tells_what_was_trained(flower_run: Path):
         assert f"<td>{summary['metrics'][part]['f1_macro']:.4f}</td>" in page
 
 
+def test_the_best_epoch_is_marked_where_one_was_judged(flower_run: Path, line_run: Path):
+    """With a validation part; without one the last epoch is kept, and nothing is the best of anything."""
+    marked = "the dotted line is the best epoch, whose weights are kept"
+    assert marked in (flower_run / "report.html").read_text()
+    assert marked not in (line_run / "report.html").read_text()
+
+
 def test_intervals_baselines_and_health_are_shown(flower_run: Path, tmp_path: Path):
     """Where summary.json has them."""
     run = tmp_path / "run"
@@ -112,14 +119,16 @@ def test_metrics_as_csv(flower_run: Path):
     assert len(table) == 12
 
 
-def test_made_again_it_is_the_same(call: Call, flower_run: Path, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("name", ["flower_run", "digit_run"])
+def test_made_again_it_is_the_same(call: Call, name: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch):
     """By `nnrun report`, from the folder and the data alone, whatever the user's own style says; and that style is left as it was."""
-    before = {file: file.read_bytes() for file in [*(flower_run / "plots").iterdir(), flower_run / "report.html"]}
+    run: Path = request.getfixturevalue(name)
+    before = {file: file.read_bytes() for file in [*(run / "plots").iterdir(), run / "report.html"]}
     for file in before:
         file.unlink()
     monkeypatch.setitem(matplotlib.rcParams, "axes.facecolor", "red")
-    done = call("report", flower_run)
-    assert (done.exit_code, done.stdout) == (0, f"{flower_run}/report.html\n")
+    done = call("report", run)
+    assert (done.exit_code, done.stdout) == (0, f"{run}/report.html\n")
     assert {file: file.read_bytes() for file in before} == before
     assert matplotlib.rcParams["axes.facecolor"] == "red"
 
@@ -133,7 +142,7 @@ def test_the_same_training_gives_the_same_plots_and_they_cost_no_bit(
     (tmp_path / "it.yaml").write_text(FLOWERS)
     done = call("train", "it.yaml", "--out", "run")
     assert (done.exit_code, done.stdout) == (0, "run\n"), done.stderr
-    assert "next: open run/report.html\n      nnrun eval --checkpoint run\n" in done.stderr
+    assert "report: run/report.html\nnext:   nnrun eval --checkpoint run\n        nnrun predict --checkpoint run FILE\n" in done.stderr
     assert plots(tmp_path / "run") == plots(flower_run)
     for name in ("best.safetensors", "last.safetensors"):
         digests = [read_header(run / name).facts["tensors"] for run in (tmp_path / "run", flower_run)]
