@@ -172,8 +172,11 @@ def say_summary(summary: dict[str, Any]) -> None:
     say("")
     for line in table:
         say("  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)).rstrip())
-    for name, figures in others.items():
-        say(f"baseline {name}: {', '.join(f'{key} {value}' for key, value in figures.items() if key in names)}")
+    beaten = (
+        f"baseline {name}: {', '.join(f'{key} {text}' for key, text in told.items() if key in names)}" for name, told in others.items()
+    )
+    for line in [summary["verdict"]] if summary.get("verdict") else beaten:
+        say(line)
     say(f"best epoch {summary['best_epoch']} of {summary['epochs']}, {summary['seconds']['train']:.1f} s of training")
 
 

@@ -90,6 +90,13 @@ def test_a_narrow_line_drops_the_least(width: int):
         assert {"best 0.2@7", "lr 0.01"} <= set(shown)
 
 
+def test_a_verdict_stands_for_the_baselines(capsys: pytest.CaptureFixture[str]):
+    """Where the summary has one, in its own words."""
+    parts = {"rows": {"test": 50}, "metrics": {"test": {"loss": 0.1}}, "best_epoch": 7, "epochs": 9, "seconds": {"train": 1.25}}
+    say_summary({**parts, "baselines": {"majority": {"metrics": {"loss": 1.0}}}, "verdict": "it beats the majority class"})
+    assert capsys.readouterr().err.splitlines()[-2:] == ["it beats the majority class", "best epoch 7 of 9, 1.2 s of training"]
+
+
 def test_the_summary_with_intervals_and_baselines(capsys: pytest.CaptureFixture[str]):
     """A column for each part however many figures there are; what is wide stays aligned; a figure that is not finite is a dash."""
     say_summary(

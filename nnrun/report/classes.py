@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     Floats = npt.NDArray[np.float64]
 
 MOST_LINES = 6  # curves in one plot
-MOST_CELLS = 12  # classes up to which a cell of the confusion matrix holds its count and its share
+MOST_CELLS = 20  # classes up to which a cell of the confusion matrix holds its count and its share
+LARGEST = 8  # mistakes that are told in words beyond that
 MOST_NAMES = 40  # classes up to which its axes hold their names
 POINTS = 400  # of a curve that are drawn
 BINS = 10
@@ -126,24 +127,30 @@ def calibration(judged: Judged) -> tuple[Floats, Floats, Floats, float]:
 def _confusion(judged: Judged) -> Plot:
     K, counts = len(judged.classes), judged.confusion
     share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    side = min(2.6 + 0.55 * K, 8.5)
+    side = min(2.6 + 0.55 * K, 12.0)
     figure, (axis,) = axes(side + 0.8, side)
     axis.grid(visible=False)
     axis.imshow(share, cmap="Blues", vmin=0, vmax=1)
-    if K <= MOST_CELLS:
-        for i, j in np.ndindex(K, K):
-            told = f"{counts[i, j]}\n{share[i, j]:.0%}" if counts[i, j] else "0"
-            axis.text(j, i, told, ha="center", va="center", fontsize=8, color="white" if share[i, j] > 0.65 else "black")
+    for i, j in np.ndindex(K, K) if K <= MOST_CELLS else ():
+        told = f"{counts[i, j]}\n{share[i, j]:.0%}" if counts[i, j] else "0"
+        axis.text(j, i, told, ha="center", va="center", fontsize=8, color="white" if share[i, j] > 0.65 else "black")
     if K <= MOST_NAMES:
         names = [short(name, 16) for name in judged.classes]
         axis.set_xticks(range(K), names, rotation=45 if K > 3 else 0, ha="right" if K > 3 else "center")
         axis.set_yticks(range(K), names)
     axis.set_xlabel("predicted")
     axis.set_ylabel("true")
-    filling = (
-        "Each cell: rows, and their share of the rows of that true class" if K <= MOST_CELLS else "Dark: a large share of the true class"
-    )
-    return Plot("confusion", f"Confusion matrix, {judged.part}", f"{filling}.", png(figure), wide=K > 6)
+    caption = "Each cell: rows, and their share of the rows of that true class." if K <= MOST_CELLS else _largest(judged, share)
+    return Plot("confusion", f"Confusion matrix, {judged.part}", caption, png(figure), wide=K > 6)
+
+
+def _largest(judged: Judged, share: Floats) -> str:
+    """Return in words the cells off the diagonal with the most rows, when there are too many cells for numbers."""
+    wrong = judged.confusion - np.diag(judged.confusion.diagonal())
+    cells = [divmod(int(cell), len(wrong)) for cell in np.argsort(-wrong, axis=None, kind="stable")[:LARGEST]]
+    names = [short(name, 40) for name in judged.classes]
+    told = [f"{names[i]} as {names[j]} ({wrong[i, j]} rows, {share[i, j]:.0%})" for i, j in cells if wrong[i, j]]
+    return f"Dark is a large share of the true class. Most often taken: {'; '.join(told) or 'none'}."
 
 
 def _roc(judged: Judged) -> Plot:

@@ -29,7 +29,6 @@ def _loss(rows: Sequence[Row], best_epoch: int | None) -> Plot:
     figure, (axis,) = axes()
     logarithmic = _lines(axis, rows, "loss", best_epoch)
     axis.set_ylabel("loss (log)" if logarithmic else "loss")
-    axis.legend()
     marked = "; the dotted line is the best epoch, whose weights are kept" if best_epoch else ""
     caption = f"Train is the mean over the epoch while the weights still moved, the other parts are scored after it{marked}."
     return Plot("loss", "Loss", caption, png(figure))
@@ -45,7 +44,6 @@ def _metrics(rows: Sequence[Row], best_epoch: int | None) -> list[Plot]:
     for panel, name in zip(panels, names, strict=False):
         logarithmic = _lines(panel, rows, name, best_epoch)
         panel.set_title(f"{name} (log)" if logarithmic else name)
-        panel.legend()
     for panel in panels[len(names) :]:
         panel.set_axis_off()
     marked = "; the dotted line is the best epoch" if best_epoch else ""
@@ -74,6 +72,8 @@ def _lines(axis: Axes, rows: Sequence[Row], name: str, best_epoch: int | None) -
             drawn += [value for _, value in points]
     if best_epoch:
         axis.axvline(best_epoch, color="#333333", linestyle=":", linewidth=1.2, label=f"best: {best_epoch}")
+    if drawn:
+        axis.legend()
     _by_epoch(axis)
     return maybe_log(axis, drawn)
 

@@ -47,6 +47,7 @@ def page(
         name=net.spec.name,
         headline=headline(summary, part),
         sentence=_sentence(net, summary, rows),
+        verdict=summary.get("verdict", ""),
         results=_table(summary),
         part=part,
         notes=[*summary.get("notes", ()), *(_health(one) for one in summary.get("health", ()))],

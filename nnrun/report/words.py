@@ -23,12 +23,14 @@ def number(value: float | None) -> str:
 
 
 def figure(value: float | None, interval: Sequence[float | None] | None = None) -> str:
-    """Return a figure and its interval, such as 0.98 [0.90, 1.00]: two digits of the interval's width are shown, and no more."""
+    """Return a figure and its 95 % interval, such as 0.98 [0.90, 1.00], with as many decimals as the interval lets it have."""
     ends = [end for end in interval or () if end is not None and math.isfinite(end)]
-    if value is None or len(ends) != 2 or ends[0] == ends[1]:
+    if value is None or len(ends) != 2:
         return number(value)
-    digits = max(0, 1 - math.floor(math.log10(abs(ends[1] - ends[0]))))
-    return f"{value:.{digits}f} [{ends[0]:.{digits}f}, {ends[1]:.{digits}f}]"
+    low, high = ends
+    half = (high - low) / 2
+    places = max(0, math.floor(-math.log10(half / 3)) + 1) if half > 0 else 4
+    return f"{value:.{places}f} [{low:.{places}f}, {high:.{places}f}]"
 
 
 def results(summary: Mapping[str, Any]) -> dict[str, dict[str, str]]:

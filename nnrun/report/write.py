@@ -141,7 +141,7 @@ def _line(found: Found) -> Line:
             parts[name] = (_exact(raw.x[rows])[:, 0], _exact(raw.y[rows])[:, 0])
     x = torch.linspace(float(raw.x.min()), float(raw.x.max()), LINE_POINTS)[:, None]
     predicted = net.network.head.predict(net.network.outputs(net.prepared(x)))
-    column = net.facts["columns"][0] if net.facts["columns"] else "x"
+    column = str(found.data.columns[0]) if found.data.columns else "x"
     return Line(column, net.task.targets[0], parts, _exact(x)[:, 0], _exact(predicted)[:, 0])
 
 

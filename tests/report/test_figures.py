@@ -7,8 +7,8 @@ import pytest
 from matplotlib.figure import Figure
 from sklearn.metrics import average_precision_score, precision_recall_fscore_support, roc_auc_score
 
-from nnrun.report.classes import Judged, calibration, class_table, sweep
-from nnrun.report.style import maybe_log, short
+from nnrun.report.classes import Judged, calibration, class_plots, class_table, sweep
+from nnrun.report.style import drawing, maybe_log, short
 from nnrun.report.words import figure, number
 
 
@@ -42,6 +42,17 @@ def test_the_table_of_classes_is_that_of_scikit_learn():
     assert sum(row["predicted"] for row in table) == 200
 
 
+def test_many_classes_are_told_in_words():
+    """A matrix of 30 by 30 has no room for numbers: its largest mistakes are in the caption, with their counts and shares."""
+    y = np.arange(90) % 30
+    predicted = y.copy()
+    predicted[[3, 33]] = 4
+    probabilities = np.eye(30)[predicted]
+    with drawing():
+        confusion, *_ = class_plots(Judged("test", tuple(f"k{k}" for k in range(30)), y, predicted, probabilities))
+    assert confusion.caption == "Dark is a large share of the true class. Most often taken: k3 as k4 (2 rows, 67%)."
+
+
 def test_a_class_without_rows_has_no_figures():
     """Neither a recall nor an area: they are not defined, and 0 would be a lie."""
     it = judged(50, 3, 3)
@@ -66,14 +77,14 @@ def test_calibration_by_hand():
         (0.98, (0.895, 0.9965), "0.98 [0.90, 1.00]"),
         (0.8523, (0.8452, 0.8591), "0.852 [0.845, 0.859]"),
         (54.7022, (40.1, 75.2), "55 [40, 75]"),
-        (1.0, (1.0, 1.0), "1.0000"),
+        (1.0, (1.0, 1.0), "1.0000 [1.0000, 1.0000]"),
         (0.5, (None, None), "0.5000"),
         (0.5, None, "0.5000"),
         (None, (0.1, 0.2), "–"),
     ],
 )
 def test_a_figure_shows_what_its_interval_deserves(value: float | None, interval: tuple[float, float] | None, text: str):
-    """Two digits of the width, and no more."""
+    """No decimal finer than the first digit of half its width, or two when that is small."""
     assert figure(value, interval) == text
 
 

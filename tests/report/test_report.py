@@ -100,12 +100,14 @@ def test_intervals_baselines_and_health_are_shown(flower_run: Path, tmp_path: Pa
         "baselines": {"majority": {"metrics": {"accuracy": 0.375}, "seconds": 0.1}},
         "health": [{"code": "NN401", "epoch": 3, "message": "half of <layer> 1 is dead"}],
         "notes": ["NN301: one class <only>"],
+        "verdict": "the network beats <the majority class>",
     }
     (run / "summary.json").write_text(json.dumps(summary))
     (tmp_path / "flowers.csv").write_text(flowers())
     page = write_report(run, data=trained(tmp_path, FLOWERS, out="other", epochs=1).data).read_text()
     assert "test accuracy 0.98 [0.90, 1.00]" in page
     assert re.search(r"<th>baseline majority</th>.*<td>0.3750</td>", page, re.DOTALL)
+    assert "<p>the network beats &lt;the majority class&gt;</p>" in page
     assert "<li>NN401, epoch 3: half of &lt;layer&gt; 1 is dead</li>" in page
     assert "<li>NN301: one class &lt;only&gt;</li>" in page
 
