@@ -175,8 +175,8 @@ def say_summary(summary: dict[str, Any]) -> None:
     beaten = (
         f"baseline {name}: {', '.join(f'{key} {text}' for key, text in told.items() if key in names)}" for name, told in others.items()
     )
-    for line in [summary["verdict"]] if summary.get("verdict") else beaten:
-        say(line)
+    for sentence in [summary["verdict"]] if summary.get("verdict") else beaten:
+        say(sentence)
     say(f"best epoch {summary['best_epoch']} of {summary['epochs']}, {summary['seconds']['train']:.1f} s of training")
 
 
