@@ -83,15 +83,18 @@ def show_progress(records: Iterable[Record], name: str, *, best: Watch, done: in
         best: the best value so far, kept up to date by the run.
         done: epochs that were finished before.
     """
+    if quiet:
+        for _ in records:
+            pass
+        return
     started = time.monotonic()
-    live = sys.stderr.isatty() and os.environ.get("TERM") != "dumb" and not quiet
+    live = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
     with _live_line() if live else nullcontext(_plain_line) as show:
         if live:
             show(name, done, epochs, [])
-        for record in _now_and_then(records, epochs, 0.1 if live else 1.0) if not quiet else records:
-            if not quiet:
-                left = (time.monotonic() - started) / (record.epoch - done) * (epochs - record.epoch)
-                show(name, record.epoch, epochs, [*_figures(record, best), f"{_clock(left)} left"])
+        for record in _now_and_then(records, epochs, 0.1 if live else 1.0):
+            left = (time.monotonic() - started) / (record.epoch - done) * (epochs - record.epoch)
+            show(name, record.epoch, epochs, [*_figures(record, best), f"{_clock(left)} left"])
 
 
 def _plain_line(name: str, epoch: int, epochs: int, figures: Sequence[str]) -> None:

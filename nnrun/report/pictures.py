@@ -91,7 +91,7 @@ def _mosaic(pictures: Sequence[npt.NDArray[Any]], labels: Sequence[str], columns
     tall = height / width
     above = 0.3 if any(labels) else 0.0
     inch = max(6.4 / columns, 0.8) if not any(labels) else 1.15
-    figure, (axis,) = axes(columns * inch, lines * (tall + above + 0.06) * inch)
+    figure, (axis,) = axes(columns * 1.06 * inch, lines * (tall + above + 0.06) * inch)
     for number, (picture, label) in enumerate(zip(pictures, labels, strict=True)):
         left, top = (number % columns) * 1.06, (number // columns) * (tall + above + 0.06)
         place = (left, left + 1, top + above + tall, top + above)
