@@ -19,7 +19,7 @@ from typer.testing import Result
 from nnrun.terminal import live_texts, say_summary
 
 Call = Callable[..., Result]
-CONFIG = "dataset: breast_cancer\npreprocess: [standardize]\nlayers: [8]\nbatch_size: 16\nlr: 0.01\nepochs: 120\n"
+CONFIG = "dataset: breast_cancer\npreprocess: [standardize]\nlayers: [8]\nbatch_size: 16\nlr: 0.01\nepochs: 60\n"
 
 
 def on_a_terminal(folder: Path, width: int, *arguments: str) -> list[str]:
@@ -49,10 +49,10 @@ def test_one_live_line_on_a_terminal(tmp_path: Path):
     """At 80 columns it holds epoch, loss, metric, best so far, rate and time left, is drawn over itself, and is never wrapped."""
     (tmp_path / "it.yaml").write_text(CONFIG)
     written = on_a_terminal(tmp_path, 80, "train", "it.yaml")
-    pattern = r"(it .*?)?\d+/120 +loss [\d.e-]+ +val [\d.e-]+ +accuracy [\d.]+ +best [\d.e-]+@\d+ +lr 0.01 +\d:\d\d left *"
+    pattern = r"(it .*?)?\d+/60 +loss [\d.e-]+ +val [\d.e-]+ +accuracy [\d.]+ +best [\d.e-]+@\d+ +lr 0.01 +\d:\d\d left *"
     drawn = [line for line in written if re.fullmatch(pattern, line)]
     assert len(drawn) > 1
-    assert "120/120" in drawn[-1]
+    assert "60/60" in drawn[-1]
     assert max(map(len, written)) <= 80
     summary = written[written.index(next(line for line in written if line.startswith("best epoch"))) - 4 :]
     assert [line.split()[0] for line in summary[:4]] == ["train", "rows", "loss", "accuracy"]
@@ -62,7 +62,7 @@ def test_one_live_line_on_a_terminal(tmp_path: Path):
 
 def test_plain_lines_in_a_pipe(call: Call, tmp_path: Path):
     """A quick run has two: the first epoch and the last; stdout has the folder alone, and --quiet has nothing else."""
-    (tmp_path / "it.yaml").write_text(CONFIG.replace("120", "20"))
+    (tmp_path / "it.yaml").write_text(CONFIG.replace("60", "20"))
     done = call("train", "it.yaml", "--out", "run")
     lines = [line for line in done.stderr.splitlines() if line.startswith("epoch ")]
     assert done.stdout == "run\n"

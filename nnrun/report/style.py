@@ -61,9 +61,9 @@ def drawing() -> Iterator[None]:
     import logging
     import warnings
 
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # where its cache is, and that it builds one
     import matplotlib
 
-    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # "building the font cache"
     with matplotlib.rc_context(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # a class name in a script that the font does not have
         matplotlib.rcdefaults()
