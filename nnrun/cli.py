@@ -16,8 +16,9 @@ import typer
 
 from nnrun import __version__, complete
 from nnrun.errors import InputError, RequirementError
+from nnrun.live import show_progress
 from nnrun.runs.signals import Signals
-from nnrun.terminal import say, say_next, say_summary, show_progress, try_report, user_errors, write_table, write_text
+from nnrun.terminal import say, say_next, say_summary, try_report, user_errors, write_table, write_text
 
 app = typer.Typer(
     name="nnrun",

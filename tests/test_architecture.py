@@ -20,6 +20,7 @@ FLOORS = [
     {"run", "trained"},
     {"report"},
     {"terminal", "complete"},
+    {"live"},
     {"cli"},
 ]
 FORBIDDEN = {"pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve", "importlib.import_module"}

@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 from typer.testing import Result
 
-from nnrun.terminal import live_texts, say_summary
+from nnrun.live import live_texts
+from nnrun.terminal import say_summary
 
 Call = Callable[..., Result]
 CONFIG = "dataset: breast_cancer\npreprocess: [standardize]\nlayers: [8]\nbatch_size: 16\nlr: 0.01\nepochs: 60\n"
