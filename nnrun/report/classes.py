@@ -133,7 +133,8 @@ def _confusion(judged: Judged) -> Plot:
     axis.imshow(share, cmap="Blues", vmin=0, vmax=1)
     for i, j in np.ndindex(K, K) if K <= MOST_CELLS else ():
         told = f"{counts[i, j]}\n{share[i, j]:.0%}" if counts[i, j] else "0"
-        axis.text(j, i, told, ha="center", va="center", fontsize=8, color="white" if share[i, j] > 0.65 else "black")
+        colour = "white" if share[i, j] > 0.65 else "black"
+        axis.text(j, i, told, ha="center", va="center", fontsize=8, color=colour, in_layout=False)
     if K <= MOST_NAMES:
         names = [short(name, 16) for name in judged.classes]
         axis.set_xticks(range(K), names, rotation=45 if K > 3 else 0, ha="right" if K > 3 else "center")

@@ -96,7 +96,7 @@ def _mosaic(pictures: Sequence[npt.NDArray[Any]], labels: Sequence[str], columns
         left, top = (number % columns) * 1.06, (number // columns) * (tall + above + 0.06)
         place = (left, left + 1, top + above + tall, top + above)
         axis.imshow(picture, cmap="gray", vmin=0, vmax=1, extent=place, interpolation="nearest")
-        axis.text(left + 0.5, top + above - 0.03, label, ha="center", va="bottom", fontsize=6.5)
+        axis.text(left + 0.5, top + above - 0.03, label, ha="center", va="bottom", fontsize=6.5, in_layout=False)
     axis.set_xlim(-0.03, columns * 1.06 - 0.03)
     axis.set_ylim(lines * (tall + above + 0.06), -0.02)
     axis.set_axis_off()
