@@ -31,6 +31,7 @@ def main(repeats: int) -> dict[str, Any]:
         "list": [sys.executable, "-m", "nnrun", "list"],
         "iris_script": [sys.executable, str(SCRIPT)],
         "iris_nnrun": [sys.executable, "-m", "nnrun", "train", config, "--quiet"],
+        "iris_no_report": [sys.executable, "-m", "nnrun", "train", config, "--quiet", "--no-report"],
     }
     times: dict[str, list[float]] = {name: [] for name in commands}
     with tempfile.TemporaryDirectory() as folder:

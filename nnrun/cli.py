@@ -16,8 +16,9 @@ import typer
 
 from nnrun import __version__, complete
 from nnrun.errors import CheckpointError, Fault, InputError, RequirementError, closest
+from nnrun.live import show_progress
 from nnrun.runs.signals import Signals
-from nnrun.terminal import say, say_summary, show_progress, user_errors, write_table, write_text
+from nnrun.terminal import say, say_next, say_summary, try_report, user_errors, write_table, write_text
 from nnrun.usage import Group
 
 app = typer.Typer(
@@ -80,6 +81,9 @@ def train(
     plugin: Plugins = None,
     device: Device = None,
     data_dir: DataDir = None,
+    report: Annotated[
+        bool, typer.Option("--report/--no-report", envvar="NNRUN_REPORT", help="Draw report.html and its plots at the end.")
+    ] = True,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -98,14 +102,17 @@ def train(
         told = len(run.notes)
         for note in run.notes if not quiet else ():
             say(f"note: {note}")
-        show_progress(run.train(signals), spec.name, done=run.state.epoch, epochs=spec.epochs, quiet=quiet)
+        show_progress(run.train(signals), spec.name, best=run.progress.best, done=run.state.epoch, epochs=spec.epochs, quiet=quiet)
         for note in run.notes[told:] if not quiet else ():
             say(f"note: {note}")
         if not quiet:
             say_summary(run.summary)
         from nnrun.runs.folder import strict_json
 
-        print(strict_json(run.summary) if json else run.folder)
+        print(strict_json(run.summary) if json else run.folder, flush=True)
+        page = try_report(run) if report else None
+        if not quiet:
+            say_next(run.folder, page)
 
 
 @app.command("eval")
@@ -174,6 +181,22 @@ def predict(
         for note in predictions.notes:
             say(f"note: {note}")
         write_table(predictions.table(), out, json=json)
+
+
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.", autocompletion=complete.runs)],
+    plugin: Plugins = None,
+    device: Device = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Draw the report of a run anew, also of one that was stopped; prints its path."""
+    with user_errors():
+        _use_data_dir(data_dir)
+        _load(plugin)
+        from nnrun.report.write import write_report
+
+        print(write_report(run, device=device or "auto"))
 
 
 @app.command()

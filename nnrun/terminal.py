@@ -1,4 +1,4 @@
-"""What a person or a script sees: errors with their exit codes, progress, the summary, tables. Only this module and `cli.py` print.
+"""What a person or a script sees: errors with their exit codes, the summary, tables. Only this module and `cli.py` print.
 
 Results go to stdout; progress, notes and errors go to stderr.
 """
@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import json as jsonlib
 import os
+import shlex
 import sys
-import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,9 +18,10 @@ import typer
 
 from nnrun.errors import EnvironmentFault, NnrunError, not_writable
 from nnrun.plugins import fault_in_plugin
+from nnrun.report import words
 
 if TYPE_CHECKING:
-    from nnrun.training.record import Record
+    from nnrun.run import Run
 
 
 SMALLER = "lower batch_size, or take a smaller network"
@@ -78,54 +79,42 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def show_progress(records: Iterable[Record], name: str, *, done: int, epochs: int, quiet: bool) -> None:
-    """Go through the records, showing how far the run is: a bar on a terminal, at most one plain line a second elsewhere."""
-    if quiet:
-        for _ in records:
-            pass
-    elif sys.stderr.isatty():
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        figures = TextColumn("{task.fields[figures]}")
-        with Progress(
-            TextColumn(name), BarColumn(), MofNCompleteColumn(), figures, TimeRemainingColumn(), console=Console(stderr=True)
-        ) as bar:
-            task = bar.add_task(name, total=epochs, completed=done, figures="")
-            for record in _now_and_then(records, epochs, 0.1):
-                bar.update(task, completed=record.epoch, figures=_figures(record))
-    else:
-        for record in _now_and_then(records, epochs, 1.0):
-            say(f"epoch {record.epoch}/{epochs}  {_figures(record)}")
-
-
-def _now_and_then(records: Iterable[Record], epochs: int, seconds: float) -> Iterator[Record]:
-    """Pass on the first record, the last, and one every so many seconds."""
-    passed_at, held = 0.0, None
-    for record in records:
-        if passed_at == 0.0 or record.epoch == epochs or time.monotonic() - passed_at > seconds:
-            passed_at, held = time.monotonic(), None
-            yield record
-        else:
-            held = record
-    if held:  # early stopping ended the run
-        yield held
-
-
-def _figures(record: Record) -> str:
-    parts = (("train", record.train), ("val", record.val), ("test", record.test))
-    return "  ".join(f"{part} {name} {value:.4g}" for part, scores in parts for name, value in scores.items())
-
-
 def say_summary(summary: dict[str, Any]) -> None:
-    """Print the final figures of each part to stderr."""
-    metrics = summary["metrics"]
-    names = list(dict.fromkeys(name for scores in metrics.values() for name in scores))
-    width = max(len(name) for name in names) + 2
-    say(f"\n{'part':<7}{'rows':>7}  " + "".join(f"{name:>{max(width, 10)}}" for name in names))
-    for part, scores in metrics.items():
-        say(f"{part:<7}{summary['rows'][part]:>7}  " + "".join(f"{scores[name]:>{max(width, 10)}.4f}" for name in names))
+    """Print the final figures to stderr: a column for each part, with intervals and the baselines where the summary has them."""
+    columns, others = words.results(summary), words.baselines(summary)
+    names = list(dict.fromkeys(name for figures in columns.values() for name in figures))
+    table = [["", *columns], ["rows", *(words.number(summary["rows"][part]) for part in columns)]]
+    table += [[name, *(figures.get(name, "") for figures in columns.values())] for name in names]
+    widths = [max(map(len, cells)) for cells in zip(*table, strict=True)]
+    say("")
+    for line in table:
+        say("  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)).rstrip())
+    beaten = (
+        f"baseline {name}: {', '.join(f'{key} {text}' for key, text in told.items() if key in names)}" for name, told in others.items()
+    )
+    for sentence in [summary["verdict"]] if summary.get("verdict") else beaten:
+        say(sentence)
     say(f"best epoch {summary['best_epoch']} of {summary['epochs']}, {summary['seconds']['train']:.1f} s of training")
+
+
+def say_next(folder: Path, report: Path | None) -> None:
+    """Print to stderr where the report is, and what a person may want to type next."""
+    run = shlex.quote(str(folder))
+    if report:
+        say(f"report: {report}")
+    say(f"next:   nnrun eval --checkpoint {run}\n        nnrun predict --checkpoint {run} FILE")
+
+
+def try_report(run: Run) -> Path | None:
+    """Draw the report of a finished run and return its page. Whatever goes wrong there is a note: the run itself is whole, and on disk."""
+    try:
+        from nnrun.report.write import write_report
+
+        return write_report(run.folder, data=run.data, device=str(run.device))
+    except Exception as error:  # noqa: BLE001 (no fault of a plot may fail a run that has succeeded; `nnrun report` shows it in full)
+        what = error.faults[0].what if isinstance(error, NnrunError) else f"{type(error).__name__}: {error}"
+        say(f"note: there is no report, though the run is whole: {what}; `nnrun report {shlex.quote(str(run.folder))}` tries again")
+        return None
 
 
 def write_table(table: dict[str, list[Any]], out: Path | None, *, json: bool) -> None:

@@ -20,7 +20,7 @@ from nnrun.data.categories import fills
 from nnrun.data.columns import Column
 from nnrun.data.dataset import Rows, Task
 from nnrun.data.inputs import Inputs, Wanted, read_inputs, read_scored
-from nnrun.data.prepare import prepare
+from nnrun.data.prepare import Prepared, prepare
 from nnrun.data.preprocess import apply_steps, columns_after
 from nnrun.errors import CheckpointError, DataError, InputError, NnrunError, Place
 from nnrun.runs import checkpoint as files
@@ -107,8 +107,16 @@ class Trained:
             rows = Rows(self.prepared(raw.x), raw.y.to(self.device))
         return len(rows), self.network.score(rows)
 
+    def prepare(self) -> Prepared:
+        """Return the data that the network was trained on, split and prepared as it was then.
+
+        Raises:
+            DataError: it is missing, or has changed since.
+        """
+        return prepare(self.spec, self.device, fitted=self.fitted, stored=self.facts["digests"])
+
     def _part(self, name: str) -> Rows:
-        part = prepare(self.spec, self.device, fitted=self.fitted, stored=self.facts["digests"]).parts[name]
+        part = self.prepare().parts[name]
         if not len(part):
             raise DataError(f"the run {self.spec.name!r} has no {name} part", fix="choose another with --split, or give a file with --data")
         return part

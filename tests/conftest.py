@@ -15,6 +15,8 @@ from nnrun.cli import app
 
 ROOT = Path(__file__).parent.parent
 
+os.environ.setdefault("NNRUN_REPORT", "0")  # hundreds of small runs would each draw one; tests/report asks for it
+
 Program = Callable[..., subprocess.CompletedProcess[str]]
 
 

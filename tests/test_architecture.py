@@ -18,8 +18,9 @@ FLOORS = [
     {"data", "model", "training"},
     {"check", "runs", "builtin", "catalog", "init"},
     {"run", "trained"},
+    {"report"},
     {"terminal", "complete"},
-    {"usage"},
+    {"usage", "live"},
     {"cli"},
 ]
 FORBIDDEN = {"pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve", "importlib.import_module"}
