@@ -19,10 +19,11 @@ import torch
 from torch import Tensor
 
 import nnrun.builtin  # noqa: F401 (fills the registries)
-from nnrun.check.rules import config_notes, outcome_notes
+from nnrun.check.rules import config_notes
 from nnrun.data.prepare import prepare
 from nnrun.errors import CheckpointError, InputError, Interrupted, NnrunError
 from nnrun.model.build import forward_work
+from nnrun.outcome import final_outcome
 from nnrun.runs.checkpoint import Checkpoint, to_bytes
 from nnrun.runs.folder import BEST, LAST, Metrics, check_space, clear_leftovers, commit, lock, new_folder, strict_json
 from nnrun.runs.provenance import git_commit, versions
@@ -241,22 +242,21 @@ class Run:
 
     def _finish(self) -> None:
         """Score the best weights on every part, and write summary.json."""
-        network, data = self.network, self.data
         best = self.progress.best_weights
         if best:
-            network.model.load_state_dict(best)
-        scored = {name: part for name, part in data.parts.items() if len(part)}
-        scores = {name: network.score(part) for name, part in scored.items()}
-        last = list(scored.values())[-1]
-        self.notes += outcome_notes(network.head.predict(network.outputs(last.x)), last.y, data.task)
-        digests, git = data.digests, git_commit(Path.cwd())
+            self.network.model.load_state_dict(best)
+        found = final_outcome(self.network, self.data, self.spec.seed)
+        self.notes += found.notes
+        digests, git = self.data.digests, git_commit(Path.cwd())
         self.summary = {
             "name": self.spec.name,
             "run": str(self.folder),
             "epochs": self.state.epoch,
             "best_epoch": self.progress.best.epoch if best else self.state.epoch,
             "rows": self.rows,
-            "metrics": scores,
+            "metrics": found.metrics,
+            "baselines": found.baselines,
+            "verdict": found.verdict,
             "notes": self.notes,
             "provenance": {"versions": versions(), "device": str(self.device), "threads": self.threads, "git": git, "digests": digests},
             "seconds": {name: round(seconds, 3) for name, seconds in self.seconds.items()},

@@ -119,6 +119,7 @@ def say_summary(summary: dict[str, Any]) -> None:
     say(f"\n{'part':<7}{'rows':>7}  " + "".join(f"{name:>{max(width, 10)}}" for name in names))
     for part, scores in metrics.items():
         say(f"{part:<7}{summary['rows'][part]:>7}  " + "".join(f"{scores[name]:>{max(width, 10)}.4f}" for name in names))
+    say(summary["verdict"])
     say(f"best epoch {summary['best_epoch']} of {summary['epochs']}, {summary['seconds']['train']:.1f} s of training")
 
 

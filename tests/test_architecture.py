@@ -17,6 +17,7 @@ FLOORS = [
     {"spec"},
     {"data", "model", "training"},
     {"check", "runs", "builtin", "catalog", "init"},
+    {"outcome"},
     {"run", "trained"},
     {"terminal", "complete"},
     {"cli"},

@@ -33,7 +33,11 @@ class Network:
 
     def score(self, part: Rows) -> dict[str, float]:
         """Return the loss and the metrics of a prepared part."""
-        return figures(self.outputs(part.x), self.loss_fn, self.head, part.y, self.metrics)
+        return self.figures(self.outputs(part.x), part.y)
+
+    def figures(self, output_NK: Tensor, y: Tensor) -> dict[str, float]:
+        """Return the loss and the metrics of outputs beside their targets."""
+        return figures(output_NK, self.loss_fn, self.head, y, self.metrics)
 
 
 def load_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
