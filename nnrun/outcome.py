@@ -11,6 +11,7 @@ from nnrun.registry import METRICS
 from nnrun.training.baselines import Baseline, make_baselines
 from nnrun.training.metrics import Scored, default_metrics, score
 from nnrun.training.network import Network
+from nnrun.training.uncertainty import Interval, difference
 
 CALLED = {
     "majority": "the majority class",
@@ -26,12 +27,14 @@ class Outcome:
 
     Args:
         metrics: part → its figures.
+        intervals: the part that is reported → the 95 % intervals of its figures.
         baselines: name → figures of the same rows, fitted rows and seconds.
         verdict: whether the network beats them, in one sentence.
         notes: what the rules say.
     """
 
     metrics: dict[str, dict[str, float]]
+    intervals: dict[str, dict[str, Interval]]
     baselines: dict[str, dict[str, Any]]
     verdict: str
     notes: list[str]
@@ -46,9 +49,10 @@ def final_outcome(network: Network, data: Prepared, seed: int) -> Outcome:
     metrics[last] = network.figures(output_NK, reported.y)
     baselines = make_baselines(data.task, data.parts["train"], reported, seed)
     names = network.metrics or default_metrics(data.task)
-    verdict = _verdict(names[0], Scored.of(network.head, output_NK, reported.y), baselines)
+    verdict = _verdict(names[0], network.scored(output_NK, reported.y), baselines)
     notes = outcome_notes(network.head.predict(output_NK), reported.y, data.task)
-    return Outcome(metrics, {one.name: _facts(one, names, len(data.parts["train"])) for one in baselines}, verdict, notes)
+    told = {one.name: _facts(one, names, len(data.parts["train"])) for one in baselines}
+    return Outcome(metrics, {last: network.intervals(output_NK, reported.y)}, told, verdict, notes)
 
 
 def _facts(baseline: Baseline, names: list[str], rows: int) -> dict[str, Any]:
@@ -59,14 +63,16 @@ def _facts(baseline: Baseline, names: list[str], rows: int) -> dict[str, Any]:
 
 
 def _verdict(metric: str, scored: Scored, baselines: list[Baseline]) -> str:
-    """Return in one sentence which baselines the network beats by a metric."""
+    """Return in one sentence which baselines the network beats by a metric, and whether its lead is more than chance would make."""
     sign = 1 if METRICS[metric].traits["better"] == "higher" else -1
-    own = float(score([metric], scored)[metric])
     beaten: list[str] = []
+    unsure: list[str] = []
     others: list[str] = []
     for baseline in baselines:
-        theirs = float(score([metric], baseline.scored)[metric])
-        (beaten if sign * (own - theirs) > 0 else others).append(f"{CALLED[baseline.name]} ({theirs:.4g})")
+        lead = difference(metric, scored, baseline.scored)
+        among = others if not sign * lead.value > 0 else beaten if lead.real else unsure
+        among.append(f"{CALLED[baseline.name]} ({float(score([metric], baseline.scored)[metric]):.4g})")
     told = [f"beats {' and '.join(beaten)}"] if beaten else []
+    told += [f"leads {' and '.join(unsure)} by no more than chance can"] if unsure else []
     told += [f"does not beat {' or '.join(others)}"] if others else []
-    return f"the network ({metric} {own:.4g}) {', and '.join(told)}"
+    return f"the network ({metric} {float(score([metric], scored)[metric]):.4g}) {', and '.join(told)}"

@@ -255,6 +255,7 @@ class Run:
             "best_epoch": self.progress.best.epoch if best else self.state.epoch,
             "rows": self.rows,
             "metrics": found.metrics,
+            "intervals": found.intervals,
             "baselines": found.baselines,
             "verdict": found.verdict,
             "notes": self.notes,

@@ -6,10 +6,11 @@ Results go to stdout; progress, notes and errors go to stderr.
 from __future__ import annotations
 
 import json as jsonlib
+import math
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -119,8 +120,64 @@ def say_summary(summary: dict[str, Any]) -> None:
     say(f"\n{'part':<7}{'rows':>7}  " + "".join(f"{name:>{max(width, 10)}}" for name in names))
     for part, scores in metrics.items():
         say(f"{part:<7}{summary['rows'][part]:>7}  " + "".join(f"{scores[name]:>{max(width, 10)}.4f}" for name in names))
+    for part, intervals in summary["intervals"].items():
+        told = (f"{name} {rounded(metrics[part][name], interval)} {between(interval)}" for name, interval in intervals.items())
+        say(f"{part}: {', '.join(told)} (95 % intervals, {summary['rows'][part]} rows)")
     say(summary["verdict"])
     say(f"best epoch {summary['best_epoch']} of {summary['epochs']}, {summary['seconds']['train']:.1f} s of training")
+
+
+def print_comparison(found: dict[str, Any]) -> None:
+    """Print runs side by side, what differs between them, and what the paired test says."""
+    runs, by = found["runs"], found["sorted_by"]
+    names = [by, *dict.fromkeys(name for run in runs for name in run["metrics"] if name != by)]
+    rows = [["run", "part", "rows", "epoch", *names, "seconds"]]
+    for run in runs:
+        figures = [_cell(run["metrics"].get(name), run["intervals"].get(name)) for name in names]
+        seconds = "not finished" if run["seconds"] is None else f"{run['seconds']:.1f}"
+        rows.append([run["run"], run["part"] or "–", _text(run["rows"]), str(run["epoch"]), *figures, seconds])
+    print("\n".join(_aligned(rows)))
+    if found["differences"]:
+        print()
+        differences = [[key, *map(_text, values)] for key, values in found["differences"].items()]
+        print("\n".join(_aligned([["", *(run["run"] for run in runs)], *differences])))
+    if found["paired"]:
+        print(f"\n{found['paired']['sentence']}")
+
+
+def _cell(value: float | None, interval: Sequence[float | None] | None) -> str:
+    if value is None or interval is None:
+        return _text(value)
+    return f"{rounded(value, interval)} {between(interval)}"
+
+
+def _text(value: Any) -> str:
+    """Return a value of a config as a cell of a table."""
+    text = "–" if value is None else value if isinstance(value, str) else jsonlib.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 24 else text[:23] + "…"
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def rounded(value: float | None, interval: Sequence[float | None]) -> str:
+    """Return a figure with as many decimals as its 95 % interval lets it have."""
+    return f"{math.nan if value is None else value:.{_decimals(interval)}f}"
+
+
+def between(interval: Sequence[float | None]) -> str:
+    """Return the 95 % interval of a figure: `[0.90, 1.00]`."""
+    places = _decimals(interval)
+    return f"[{', '.join(f'{math.nan if bound is None else bound:.{places}f}' for bound in interval)}]"
+
+
+def _decimals(interval: Sequence[float | None]) -> int:
+    """Return how many decimals are worth telling: no more than the first digit of half the interval's width, or two when that is small."""
+    low, high = (math.nan if bound is None else bound for bound in interval)
+    half = (high - low) / 2
+    return max(0, math.floor(-math.log10(half / 3)) + 1) if math.isfinite(half) and half > 0 else 4
 
 
 def write_table(table: dict[str, list[Any]], out: Path | None, *, json: bool) -> None:

@@ -19,6 +19,7 @@ FLOORS = [
     {"check", "runs", "builtin", "catalog", "init"},
     {"outcome"},
     {"run", "trained"},
+    {"compare"},
     {"terminal", "complete"},
     {"cli"},
 ]

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import Result
 
+from nnrun.terminal import between, rounded
 from tests.conftest import ROOT, Program
 
 Call = Callable[..., Result]
@@ -26,6 +27,32 @@ def test_a_network_that_learned_nothing_beats_nothing(call: Call, tmp_path: Path
     sentence = "the network (accuracy 0.6087) does not beat the majority class (0.6087) or logistic regression (0.9652)"
     assert summary["verdict"] == sentence
     assert f"\n{sentence}\n" in done.stderr
+
+
+def test_forty_nine_of_fifty_is_told_with_its_interval(call: Call, tmp_path: Path):
+    """0.98 on fifty rows reads 0.98 [0.90, 1.00], on the terminal and from eval; one row more than the baseline is no proof."""
+    done = call("train", ROOT / "configs" / "iris.yaml", "--out", "run")
+    assert "\ntest: loss 0.15 [0.10, 0.21], accuracy 0.98 [0.90, 1.00] (95 % intervals, 50 rows)\n" in done.stderr
+    verdict = "the network (accuracy 0.98) beats the majority class (0.28), and leads logistic regression (0.96) by no more than chance can"
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["verdict"] == verdict
+    assert summary["intervals"]["test"]["accuracy"] == pytest.approx([0.89505, 0.99646], abs=1e-5)
+    assert call("eval", "--checkpoint", "run").stdout.splitlines()[1] == "accuracy\t0.98\t[0.90, 1.00]"
+
+
+@pytest.mark.parametrize(
+    ("value", "interval", "told"),
+    [
+        (0.889, (0.8827, 0.8951), "0.889 [0.883, 0.895]"),
+        (23_456.0, (21_000.0, 25_900.0), "23456 [21000, 25900]"),
+        (3.4, (1.2, 5.9), "3.4 [1.2, 5.9]"),
+        (1.0, (1.0, 1.0), "1.0000 [1.0000, 1.0000]"),
+        (None, (None, None), "nan [nan, nan]"),
+    ],
+)
+def test_a_figure_has_the_decimals_that_mean_something(value: float, interval: tuple[float, float], told: str):
+    """Those that its interval leaves it."""
+    assert f"{rounded(value, interval)} {between(interval)}" == told
 
 
 @pytest.mark.parametrize("metrics", ["[rmse, r2]", "[]"])

@@ -14,7 +14,8 @@ from nnrun.model.incoming import MAX_PARAMETERS
 from nnrun.spec.experiment import Experiment
 from nnrun.training.evaluate import figures, outputs
 from nnrun.training.head import Head, default_loss, head_for
-from nnrun.training.metrics import check_metrics, default_metrics
+from nnrun.training.metrics import Scored, check_metrics, default_metrics
+from nnrun.training.uncertainty import Interval, intervals
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,14 @@ class Network:
     def figures(self, output_NK: Tensor, y: Tensor) -> dict[str, float]:
         """Return the loss and the metrics of outputs beside their targets."""
         return figures(output_NK, self.loss_fn, self.head, y, self.metrics)
+
+    def intervals(self, output_NK: Tensor, y: Tensor) -> dict[str, Interval]:
+        """Return the 95 % interval of each of these figures."""
+        return intervals(output_NK, y, self.loss_fn, self.head, self.metrics)
+
+    def scored(self, output_NK: Tensor, y: Tensor) -> Scored:
+        """Return outputs beside their targets on the CPU, for a comparison with others."""
+        return Scored.of(self.head, output_NK.cpu(), y.cpu())
 
 
 def load_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
