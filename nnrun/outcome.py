@@ -7,6 +7,7 @@ from typing import Any
 
 from nnrun.check.rules import outcome_notes
 from nnrun.data.prepare import Prepared
+from nnrun.model.build import forward_work
 from nnrun.registry import METRICS
 from nnrun.training.baselines import Baseline, make_baselines
 from nnrun.training.metrics import Scored, default_metrics, score
@@ -40,14 +41,15 @@ class Outcome:
     notes: list[str]
 
 
-def final_outcome(network: Network, data: Prepared, seed: int) -> Outcome:
+def final_outcome(network: Network, data: Prepared, seed: int, epochs: int) -> Outcome:
     """Score every part that has rows; the last of them, test where there is one, is the one that is reported and compared."""
     *others, last = [name for name, part in data.parts.items() if len(part)]
     metrics = {name: network.score(data.parts[name]) for name in others}
     reported = data.parts[last]
     output_NK = network.outputs(reported.x)
     metrics[last] = network.figures(output_NK, reported.y)
-    baselines = make_baselines(data.task, data.parts["train"], reported, seed)
+    training = 3 * forward_work(network.model, data.shape) * len(data.parts["train"]) * epochs
+    baselines = make_baselines(data.task, data.parts["train"], reported, seed, training // 10)
     names = network.metrics or default_metrics(data.task)
     verdict = _verdict(names[0], network.scored(output_NK, reported.y), baselines)
     notes = outcome_notes(network.head.predict(output_NK), reported.y, data.task)
@@ -74,5 +76,7 @@ def _verdict(metric: str, scored: Scored, baselines: list[Baseline]) -> str:
         among.append(f"{CALLED[baseline.name]} ({float(score([metric], baseline.scored)[metric]):.4g})")
     told = [f"beats {' and '.join(beaten)}"] if beaten else []
     told += [f"leads {' and '.join(unsure)} by no more than chance can"] if unsure else []
-    told += [f"does not beat {' or '.join(others)}"] if others else []
-    return f"the network ({metric} {float(score([metric], scored)[metric]):.4g}) {', and '.join(told)}"
+    sentence = ", and ".join(told)
+    if others:
+        sentence += f"{', but ' if told else ''}does not beat {' or '.join(others)}"
+    return f"the network ({metric} {float(score([metric], scored)[metric]):.4g}) {sentence}"

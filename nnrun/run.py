@@ -12,6 +12,7 @@ import json
 import re
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import torch
 from torch import Tensor
 
 import nnrun.builtin  # noqa: F401 (fills the registries)
+from nnrun.check.health import Health
 from nnrun.check.rules import config_notes
 from nnrun.data.prepare import prepare
 from nnrun.errors import CheckpointError, InputError, Interrupted, NnrunError
@@ -86,6 +88,7 @@ class Run:
         self.state = first_state(self.spec, self.network.model, self.device)
         monitor = self.spec.checkpoint.monitor or ("val.loss" if "val" in self.spec.evaluate and self.rows["val"] else "")
         self.progress = Progress(self.spec, self.network.model, plateau, monitor)
+        self.health = Health(self.spec, self.data.task, self.network, self.data.parts["train"], self.plan.batch_size)
         self.every_steps, self.every_epochs = _intervals(self.spec.checkpoint.every)
         self.summary: dict[str, Any] = {}
         self.seconds = {"prepare": time.perf_counter() - started, "train": 0.0}
@@ -120,6 +123,7 @@ class Run:
         data = f"dataset {self.spec.dataset.entry.name!r}" + (f" ({path})" if path else "")
         refuse_changes(stored, plain(self.spec), self.data.digests, allow_change, data)
         restore(stored, self.state, self.progress, self.device)
+        self.health.restore(stored.facts["resume"].get("health", ()))
         different = not_bitwise(stored, self._facts())
         self.notes += [different] if different else []
         if self.finished:
@@ -148,12 +152,15 @@ class Run:
         part, began = self.data.parts["train"], time.perf_counter()
         self._saved_at, self._saving, before = began, 0.0, began
         with Metrics(self.folder / "metrics.jsonl", keep=self.state.epoch) as metrics:
+            self.health.remember(map(json.loads, metrics.kept))
             moments = train(self.state, self.network.loss_fn, part.x, self.network.head.encode(part.y), self.plan, due=self._due(signals))
             for moment in moments if not self.finished else ():
                 if moment.finished:
                     record = self._record(moment, before)
                     metrics.add(record.row())
                     self.progress.judge(record)
+                    if said := self.health.look(record, self.state, last=self.finished):
+                        record = replace(record, notes=tuple(map(str, said)))
                 if signals.wish or self._time_to_save(moment):
                     self._save(metrics)
                     signals.save = False
@@ -192,7 +199,8 @@ class Run:
     def _record(self, moment: Moment, before: float) -> Record:
         scores = {name: self.network.score(self.data.parts[name]) for name in self.spec.evaluate if self.rows[name]}
         seconds = time.perf_counter() - before
-        return Record(moment.epoch, moment.step, moment.lr, seconds, {"loss": moment.train_loss}, **scores)
+        train = {"loss": moment.train_loss}
+        return Record(moment.epoch, moment.step, moment.lr, seconds, train, scores.get("val", {}), scores.get("test", {}))
 
     def _first_save(self) -> None:
         """Write the state before the first step: a folder that cannot be written, or a full disk, is told before any work is done."""
@@ -218,6 +226,7 @@ class Run:
 
     def _checkpoint(self) -> Checkpoint:
         tensors, resume = capture(self.state, self.progress, self.device)
+        resume["health"] = self.health.state()
         return Checkpoint(tensors | self._fitted(), {**self._facts(), "epoch": self.state.epoch, "resume": resume})
 
     def _fitted(self) -> dict[str, Tensor]:
@@ -245,7 +254,7 @@ class Run:
         best = self.progress.best_weights
         if best:
             self.network.model.load_state_dict(best)
-        found = final_outcome(self.network, self.data, self.spec.seed)
+        found = final_outcome(self.network, self.data, self.spec.seed, self.state.epoch)
         self.notes += found.notes
         digests, git = self.data.digests, git_commit(Path.cwd())
         self.summary = {
@@ -259,6 +268,7 @@ class Run:
             "baselines": found.baselines,
             "verdict": found.verdict,
             "notes": self.notes,
+            "health": [asdict(one) for one in self.health.findings],
             "provenance": {"versions": versions(), "device": str(self.device), "threads": self.threads, "git": git, "digests": digests},
             "seconds": {name: round(seconds, 3) for name, seconds in self.seconds.items()},
         }

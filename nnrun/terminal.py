@@ -10,7 +10,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -78,7 +78,8 @@ def show_progress(records: Iterable[Record], name: str, *, done: int, epochs: in
     if quiet:
         for _ in records:
             pass
-    elif sys.stderr.isatty():
+        return
+    if sys.stderr.isatty():
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -87,11 +88,19 @@ def show_progress(records: Iterable[Record], name: str, *, done: int, epochs: in
             TextColumn(name), BarColumn(), MofNCompleteColumn(), figures, TimeRemainingColumn(), console=Console(stderr=True)
         ) as bar:
             task = bar.add_task(name, total=epochs, completed=done, figures="")
-            for record in _now_and_then(records, epochs, 0.1):
+            for record in _now_and_then(_telling(records, bar.console.out), epochs, 0.1):
                 bar.update(task, completed=record.epoch, figures=_figures(record))
     else:
-        for record in _now_and_then(records, epochs, 1.0):
+        for record in _now_and_then(_telling(records, say), epochs, 1.0):
             say(f"epoch {record.epoch}/{epochs}  {_figures(record)}")
+
+
+def _telling(records: Iterable[Record], tell: Callable[[str], None]) -> Iterator[Record]:
+    """Pass on every record, and tell what there is to say about it."""
+    for record in records:
+        for note in record.notes:
+            tell(f"note: {note}")
+        yield record
 
 
 def _now_and_then(records: Iterable[Record], epochs: int, seconds: float) -> Iterator[Record]:

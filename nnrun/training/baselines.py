@@ -21,8 +21,8 @@ from nnrun.data.dataset import Rows, Task
 from nnrun.training.loop import stream_seed
 from nnrun.training.metrics import Scored
 
-WORK = 10_000_000_000
-"""Multiply-adds that the fit of a linear model may cost: about a second. Of more rows, as many as that allows are drawn."""
+WORK = 5_000_000_000
+"""Multiply-adds that the fit of a linear model may cost at least: about a second. Of more rows, as many as that allows are drawn."""
 PASSES = 200
 """Forward and backward passes that a logistic regression takes at most, or nearly."""
 FEWEST = 100
@@ -45,15 +45,16 @@ class Baseline:
     seconds: float
 
 
-def make_baselines(task: Task, train: Rows, reported: Rows, seed: int) -> list[Baseline]:
+def make_baselines(task: Task, train: Rows, reported: Rows, seed: int, work: int = 0) -> list[Baseline]:
     """Return the guess and the linear model for a task, fitted on prepared training rows, beside the targets of the reported part.
 
     Args:
         seed: draws the rows of the fit when there are too many; nothing else is random, and torch's own stream stays where it is.
+        work: multiply-adds that the fit may cost, when they are more than `WORK`.
     """
     made = [_guess(task, train, reported)]
     x, y = train.x.flatten(1), train.y
-    rows = _affordable(len(x), x.shape[1], len(task.classes))
+    rows = _affordable(len(x), x.shape[1], len(task.classes), max(work, WORK))
     if rows == len(x) or rows >= FEWEST:
         started = time.perf_counter()
         if rows < len(x):
@@ -88,13 +89,13 @@ def _scored(task: Task, scores: Tensor, y: Tensor) -> Scored:
     return Scored(y, scores.argmax(1), len(task.classes), lambda: scores.softmax(1)) if task.classes else Scored(y, scores)
 
 
-def _affordable(rows: int, columns: int, classes: int) -> int:
-    """Return how many rows can be fitted with `WORK`."""
+def _affordable(rows: int, columns: int, classes: int, work: int) -> int:
+    """Return how many rows can be fitted with so many multiply-adds."""
     if classes:
         scores = 1 if classes == 2 else classes
-        return min(rows, WORK // (PASSES * scores * (columns + 100)))  # an exponential costs as much as many products
+        return min(rows, work // (PASSES * scores * (columns + 100)))  # an exponential costs as much as many products
     # rows · columns · the smaller of the two: the normal equations have its size
-    return min(rows, max(WORK // columns**2 if WORK // columns**2 > columns else math.isqrt(WORK // columns), 1))
+    return min(rows, max(work // columns**2 if work // columns**2 > columns else math.isqrt(work // columns), 1))
 
 
 def _linear(x_ND: Tensor, weights: Tensor) -> Tensor:
