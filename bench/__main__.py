@@ -1,4 +1,4 @@
-"""Run the scoreboard: `python -m bench [steps] [epoch] [process] [neighbour] [--repeats N]`; prints JSON, also to bench/results.json."""
+"""Run the scoreboard: `python -m bench [PART]… [--repeats N]`; prints JSON, also to bench/results.json."""
 
 from __future__ import annotations
 
@@ -14,9 +14,16 @@ from pathlib import Path
 
 def main() -> None:
     """Run the parts that were asked for, or all."""
-    from bench import epoch, neighbour, process, saving, steps
+    from bench import epoch, health, neighbour, process, saving, steps
 
-    parts = {"process": process.main, "steps": steps.main, "epoch": epoch.main, "saving": saving.main, "neighbour": neighbour.main}
+    parts = {
+        "process": process.main,
+        "steps": steps.main,
+        "epoch": epoch.main,
+        "saving": saving.main,
+        "health": health.main,
+        "neighbour": neighbour.main,
+    }
     parser = argparse.ArgumentParser(prog="bench")
     parser.add_argument("parts", nargs="*", choices=[[], *parts], default=[])
     parser.add_argument("--repeats", type=int, default=7)

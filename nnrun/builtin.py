@@ -1,5 +1,6 @@
 """Importing this module registers every built-in part. It imports neither torch nor pydantic's models: see `nnrun.lazy`."""
 
+from nnrun.check import health as health
 from nnrun.check import rules as rules
 from nnrun.data import augment as augment
 from nnrun.data import categories as categories

@@ -17,8 +17,9 @@ import typer
 from nnrun import __version__, complete
 from nnrun.errors import CheckpointError, Fault, InputError, RequirementError, closest
 from nnrun.live import show_progress
+from nnrun.report.words import between
 from nnrun.runs.signals import Signals
-from nnrun.terminal import say, say_next, say_summary, try_report, user_errors, write_table, write_text
+from nnrun.terminal import print_comparison, say, say_next, say_summary, try_report, user_errors, write_table, write_text
 from nnrun.usage import Group
 
 app = typer.Typer(
@@ -128,7 +129,7 @@ def evaluate(
     data_dir: DataDir = None,
     json: Json = False,
 ) -> None:
-    """Score a checkpoint; prints the figures."""
+    """Score a checkpoint; prints each figure with its 95 % interval, name, figure and interval a column each."""
     with user_errors():
         if split not in ("train", "val", "test"):
             raise InputError(f"--split {split} is not a part", fix="write train, val or test")
@@ -140,15 +141,16 @@ def evaluate(
         net = load(checkpoint, device=device or "auto")
         _note_last(checkpoint, net.path)
         _refuse_unscored(requirements, ["loss", *(net.spec.metrics or ())])
-        rows, figures = net.evaluate(split, data=data)
+        rows = net.rows(split, data=data)
+        output = net.network.outputs(rows.x)
+        figures, intervals = net.network.figures(output, rows.y), net.network.intervals(output, rows.y)
         if json:
             from nnrun.runs.folder import strict_json
 
-            print(
-                strict_json({"checkpoint": str(net.path), "split": None if data else split, "data": data, "rows": rows, "metrics": figures})
-            )
+            told = {"checkpoint": str(net.path), "split": None if data else split, "data": data, "rows": len(rows)}
+            print(strict_json(told | {"metrics": figures, "intervals": intervals}))
         else:
-            print("\n".join(f"{name}\t{value:.6g}" for name, value in figures.items()))
+            print("\n".join(f"{name}\t{value:.6g}\t{between(intervals[name])}" for name, value in figures.items()))
         _require(requirements, figures)
 
 
@@ -211,6 +213,28 @@ def show(
         from nnrun.runs.show import describe, facts_of
 
         print(jsonlib.dumps(facts_of(path)) if json else describe(path))
+
+
+@app.command()
+def compare(
+    runs: Annotated[
+        list[Path],
+        typer.Argument(metavar="RUN...", help="Run folders or .safetensors files.", show_default=False, autocompletion=complete.runs),
+    ],
+    sort: Annotated[str | None, typer.Option(metavar="METRIC", help="Sort by this figure.", show_default=False)] = None,
+    json: Json = False,
+) -> None:
+    """Compare runs: their figures, what differs in their configs, and for two of them a paired test on the rows they share."""
+    with user_errors():
+        import nnrun.builtin  # noqa: F401
+        from nnrun.compare import compare as side_by_side
+        from nnrun.runs.folder import strict_json
+
+        found = side_by_side(runs, sort)
+        if json:
+            print(strict_json(found))
+        else:
+            print_comparison(found)
 
 
 @app.command()

@@ -34,9 +34,17 @@ def show_progress(records: Iterable[Record], name: str, *, best: Watch, done: in
     with _live_line() if live else nullcontext(_plain_line) as show:
         if live:
             show(name, done, epochs, [])
-        for record in _now_and_then(records, epochs, 0.1 if live else 1.0):
+        for record in _now_and_then(_telling(records), epochs, 0.1 if live else 1.0):
             left = (time.monotonic() - started) / (record.epoch - done) * (epochs - record.epoch)
             show(name, record.epoch, epochs, [*_figures(record, best), f"{_clock(left)} left"])
+
+
+def _telling(records: Iterable[Record]) -> Iterator[Record]:
+    """Pass on every record, and tell what there is to say about it."""
+    for record in records:
+        for note in record.notes:
+            say(f"note: {note}")
+        yield record
 
 
 def _plain_line(name: str, epoch: int, epochs: int, figures: Sequence[str]) -> None:

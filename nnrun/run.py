@@ -13,6 +13,7 @@ import json
 import re
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,13 @@ import torch
 from torch import Tensor
 
 import nnrun.builtin  # noqa: F401 (fills the registries)
-from nnrun.check.rules import config_notes, outcome_notes
+from nnrun.check.health import Health
+from nnrun.check.rules import config_notes
 from nnrun.data.prepare import prepare
 from nnrun.errors import CheckpointError, InputError, Interrupted, NnrunError
 from nnrun.model.build import forward_work
 from nnrun.model.incoming import MAX_PARAMETERS
+from nnrun.outcome import final_outcome
 from nnrun.runs.checkpoint import Checkpoint, to_bytes
 from nnrun.runs.folder import BEST, LAST, Metrics, check_space, clear_leftovers, commit, lock, new_folder, strict_json
 from nnrun.runs.provenance import git_commit, versions
@@ -103,6 +106,7 @@ class Run:
         torch.set_num_threads(self.threads)
         self.state = first_state(self.spec, self.network.model, self.device)
         self.progress = Progress(self.spec, self.network.model, plateau, monitor)
+        self.health = Health(self.spec, self.data.task, self.network, self.data.parts["train"], self.plan.batch_size)
         self.every_steps, self.every_epochs = _intervals(self.spec.checkpoint.every)
         self._best_written: int | None = None  # the epoch of `best` on the disk, as far as this process wrote it
         self.summary: dict[str, Any] = {}
@@ -138,6 +142,7 @@ class Run:
         data = f"dataset {self.spec.dataset.entry.name!r}" + (f" ({path})" if path else "")
         refuse_changes(stored, plain(self.spec), self.data.digests, allow_change, data)
         restore(stored, self.state, self.progress, self.device)
+        self.health.restore(stored.facts["resume"].get("health", ()))
         different = not_bitwise(stored, self._facts())
         self.notes += [different] if different else []
         if self.finished:
@@ -169,12 +174,15 @@ class Run:
             data, loss_fn = [*data, self.weight], Weighted(copy.deepcopy(loss_fn))
         self._saved_at, self._saving, before = began, 0.0, began
         with Metrics(self.folder / "metrics.jsonl", keep=self.state.epoch) as metrics:
+            self.health.remember(map(json.loads, metrics.kept))
             moments = train(self.state, loss_fn, data, self.plan, due=self._due(signals))
             for moment in moments if not self.finished else ():
                 if moment.finished:
                     record = self._record(moment, before)
                     metrics.add(record.row())
                     self.progress.judge(record)
+                    if said := self.health.look(record, self.state, last=self.finished):
+                        record = replace(record, notes=tuple(map(str, said)))
                 if signals.wish or self._time_to_save(moment):
                     self._save(metrics)
                     signals.save = False
@@ -213,7 +221,8 @@ class Run:
     def _record(self, moment: Moment, before: float) -> Record:
         scores = {name: self.network.score(self.data.parts[name]) for name in self.spec.evaluate if self.rows[name]}
         seconds = time.perf_counter() - before
-        return Record(moment.epoch, moment.step, moment.lr, seconds, {"loss": moment.train_loss}, **scores)
+        train = {"loss": moment.train_loss}
+        return Record(moment.epoch, moment.step, moment.lr, seconds, train, scores.get("val", {}), scores.get("test", {}))
 
     def _first_save(self) -> None:
         """Write the state before the first step: a folder that cannot be written, or a full disk, is told before any work is done."""
@@ -242,6 +251,7 @@ class Run:
 
     def _checkpoint(self) -> Checkpoint:
         tensors, resume = capture(self.state, self.progress, self.device)
+        resume["health"] = self.health.state()
         return Checkpoint(tensors | self._fitted(), {**self._facts(), "epoch": self.state.epoch, "resume": resume})
 
     def _fitted(self) -> dict[str, Tensor]:
@@ -268,23 +278,24 @@ class Run:
 
     def _finish(self) -> None:
         """Score the best weights on every part, and write summary.json."""
-        network, data = self.network, self.data
         best = self.progress.best_weights
         if best:
-            network.model.load_state_dict(best)
-        scored = {name: part for name, part in data.parts.items() if len(part)}
-        scores = {name: network.score(part) for name, part in scored.items()}
-        last = list(scored.values())[-1]
-        self.notes += outcome_notes(network.head.predict(network.outputs(last.x)), last.y, data.task)
-        digests, git = data.digests, git_commit(Path.cwd())
+            self.network.model.load_state_dict(best)
+        found = final_outcome(self.network, self.data, self.spec.seed, self.state.epoch)
+        self.notes += found.notes
+        digests, git = self.data.digests, git_commit(Path.cwd())
         self.summary = {
             "name": self.spec.name,
             "run": str(self.folder),
             "epochs": self.state.epoch,
             "best_epoch": self.progress.best.epoch if best else self.state.epoch,
             "rows": self.rows,
-            "metrics": scores,
+            "metrics": found.metrics,
+            "intervals": found.intervals,
+            "baselines": found.baselines,
+            "verdict": found.verdict,
             "notes": self.notes,
+            "health": [asdict(one) for one in self.health.findings],
             "provenance": {"versions": versions(), "device": str(self.device), "threads": self.threads, "git": git, "digests": digests},
             "seconds": {name: round(seconds, 3) for name, seconds in self.seconds.items()},
         }

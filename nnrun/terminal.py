@@ -9,7 +9,7 @@ import json as jsonlib
 import os
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -115,6 +115,35 @@ def try_report(run: Run) -> Path | None:
         what = error.faults[0].what if isinstance(error, NnrunError) else f"{type(error).__name__}: {error}"
         say(f"note: there is no report, though the run is whole: {what}; `nnrun report {shlex.quote(str(run.folder))}` tries again")
         return None
+
+
+def print_comparison(found: dict[str, Any]) -> None:
+    """Print runs side by side, what differs between them, and what the paired test says."""
+    runs, by = found["runs"], found["sorted_by"]
+    names = [by, *dict.fromkeys(name for run in runs for name in run["metrics"] if name != by)]
+    rows = [["run", "part", "rows", "epoch", *names, "seconds"]]
+    for run in runs:
+        figures = [words.figure(run["metrics"].get(name), run["intervals"].get(name)) for name in names]
+        seconds = "not finished" if run["seconds"] is None else f"{run['seconds']:.1f}"
+        rows.append([run["run"], run["part"] or "–", _text(run["rows"]), str(run["epoch"]), *figures, seconds])
+    print("\n".join(_aligned(rows)))
+    if found["differences"]:
+        print()
+        differences = [[key, *map(_text, values)] for key, values in found["differences"].items()]
+        print("\n".join(_aligned([["", *(run["run"] for run in runs)], *differences])))
+    if found["paired"]:
+        print(f"\n{found['paired']['sentence']}")
+
+
+def _text(value: Any) -> str:
+    """Return a value of a config as a cell of a table."""
+    text = "–" if value is None else value if isinstance(value, str) else jsonlib.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 24 else text[:23] + "…"
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
 def write_table(table: dict[str, list[Any]], out: Path | None, *, json: bool) -> None:

@@ -28,6 +28,7 @@ from nnrun.runs.folder import checkpoint_file
 from nnrun.spec.experiment import Experiment
 from nnrun.spec.reader import check
 from nnrun.training.device import choose_device
+from nnrun.training.metrics import Scored
 from nnrun.training.network import Network, build_network, load_weights
 
 
@@ -100,12 +101,22 @@ class Trained:
         Raises:
             DataError: the data has changed since training, the part is empty, or the file does not have what the network needs.
         """
-        if data is None:
-            rows = self._part(part)
-        else:
-            raw = read_scored(data, self.task, self.wanted)
-            rows = Rows(self.prepared(raw.x), raw.y.to(self.device))
+        rows = self.rows(part, data=data)
         return len(rows), self.network.score(rows)
+
+    def rows(self, part: str = "test", *, data: str | None = None) -> Rows:
+        """Return the prepared rows of a part, or of a whole file that has the target.
+
+        Raises:
+            DataError: the data has changed since training, the part is empty, or the file does not have what the network needs.
+        """
+        if data is not None:
+            raw = read_scored(data, self.task, self.wanted)
+            return Rows(self.prepared(raw.x), raw.y.to(self.device))
+        rows = self.prepare().parts[part]
+        if not len(rows):
+            raise DataError(f"the run {self.spec.name!r} has no {part} part", fix="choose another with --split, or give a file with --data")
+        return rows
 
     def prepare(self) -> Prepared:
         """Return the data that the network was trained on, split and prepared as it was then.
@@ -115,11 +126,14 @@ class Trained:
         """
         return prepare(self.spec, self.device, fitted=self.fitted, stored=self.facts["digests"])
 
-    def _part(self, name: str) -> Rows:
-        part = self.prepare().parts[name]
-        if not len(part):
-            raise DataError(f"the run {self.spec.name!r} has no {name} part", fix="choose another with --split, or give a file with --data")
-        return part
+    def reported(self) -> tuple[str, Scored]:
+        """Return the last part that has rows, test where there is one, and what the network makes of it.
+
+        Raises:
+            DataError: the data has changed since training.
+        """
+        name, rows = [(name, rows) for name, rows in self.prepare().parts.items() if len(rows)][-1]
+        return name, self.network.scored(self.network.outputs(rows.x), rows.y)
 
     def read(self, paths: Sequence[str]) -> Inputs:
         """Return the inputs in files, as raw rows of the kind that the network was trained on."""

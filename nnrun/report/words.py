@@ -24,13 +24,26 @@ def number(value: float | None) -> str:
 
 def figure(value: float | None, interval: Sequence[float | None] | None = None) -> str:
     """Return a figure and its 95 % interval, such as 0.98 [0.90, 1.00], with as many decimals as the interval lets it have."""
+    told = between(interval)
+    return number(value) if value is None or not told else f"{value:.{_places(interval)}f} {told}"
+
+
+def between(interval: Sequence[float | None] | None) -> str:
+    """Return an interval, such as [0.90, 1.00]; "" when there is none."""
+    ends = _ends(interval)
+    return f"[{ends[0]:.{_places(ends)}f}, {ends[1]:.{_places(ends)}f}]" if ends else ""
+
+
+def _ends(interval: Sequence[float | None] | None) -> list[float]:
     ends = [end for end in interval or () if end is not None and math.isfinite(end)]
-    if value is None or len(ends) != 2:
-        return number(value)
-    low, high = ends
+    return ends if len(ends) == 2 else []
+
+
+def _places(interval: Sequence[float | None] | None) -> int:
+    """Return how many decimals are worth telling: no more than the first digit of half the interval's width, or two when that is small."""
+    low, high = _ends(interval)
     half = (high - low) / 2
-    places = max(0, math.floor(-math.log10(half / 3)) + 1) if half > 0 else 4
-    return f"{value:.{places}f} [{low:.{places}f}, {high:.{places}f}]"
+    return max(0, math.floor(-math.log10(half / 3)) + 1) if half > 0 else 4
 
 
 def results(summary: Mapping[str, Any]) -> dict[str, dict[str, str]]:

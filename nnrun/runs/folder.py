@@ -175,7 +175,8 @@ class Metrics:
         try:
             rows = path.read_bytes().splitlines(keepends=True) if path.exists() else []
             self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-            os.ftruncate(self._descriptor, sum(map(len, rows[:keep])))
+            self.kept = rows[:keep]
+            os.ftruncate(self._descriptor, sum(map(len, self.kept)))
         except OSError as error:
             raise not_writable(path, error) from None
         self.missing = max(0, keep - len(rows))

@@ -19,7 +19,8 @@ from nnrun.spec.base import no_such_name
 from nnrun.spec.experiment import Experiment, foreign_parts
 from nnrun.training.evaluate import figures, outputs
 from nnrun.training.head import Head, default_loss, head_for
-from nnrun.training.metrics import check_metrics, default_metrics
+from nnrun.training.metrics import Scored, check_metrics, default_metrics
+from nnrun.training.uncertainty import Interval, intervals
 
 
 @dataclass(frozen=True)
@@ -44,15 +45,26 @@ class Network:
 
     def score(self, part: Rows) -> dict[str, float]:
         """Return the loss and the metrics of a prepared part."""
-        output_NK = self.outputs(part.x)
-        with self._undrawn(part.x.device):
-            return figures(output_NK, self.loss_fn, self.head, part.y, self.metrics)
+        return self.figures(self.outputs(part.x), part.y)
+
+    def figures(self, output_NK: Tensor, y: Tensor) -> dict[str, float]:
+        """Return the loss and the metrics of outputs beside their targets."""
+        with self._undrawn(output_NK.device):
+            return figures(output_NK, self.loss_fn, self.head, y, self.metrics)
 
     def _undrawn(self, device: torch.device) -> contextlib.AbstractContextManager[None]:
         """Return the context in which random numbers that a plug-in draws for an evaluation are not missed by the training."""
         if not self.foreign:
             return contextlib.nullcontext()
         return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
+
+    def intervals(self, output_NK: Tensor, y: Tensor) -> dict[str, Interval]:
+        """Return the 95 % interval of each of these figures."""
+        return intervals(output_NK, y, self.loss_fn, self.head, self.metrics)
+
+    def scored(self, output_NK: Tensor, y: Tensor) -> Scored:
+        """Return outputs beside their targets on the CPU, for a comparison with others."""
+        return Scored.of(self.head, output_NK.cpu(), y.cpu())
 
 
 def load_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> None:

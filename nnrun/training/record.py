@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Record:
-    """The figures of one epoch."""
+    """The figures of one epoch, and what there is to say about it."""
 
     epoch: int
     step: int
@@ -18,6 +18,7 @@ class Record:
     train: dict[str, float]
     val: dict[str, float] = field(default_factory=dict)
     test: dict[str, float] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def figure(self, name: str) -> float:
         """Return a figure by its dotted name, such as `val.loss`; nan when it was not measured."""

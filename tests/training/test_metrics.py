@@ -155,6 +155,24 @@ def test_outputs_that_are_not_finite_have_no_area():
     assert math.isnan(float(score(["roc_auc_ovr"], Scored(torch.arange(3), torch.arange(3), 3, lambda: p))["roc_auc_ovr"]))
 
 
+@pytest.mark.parametrize("name", list(METRICS))
+def test_many_draws_at_once_are_each_alone(name: str):
+    """With leading dimensions a metric gives for each draw what it gives for that draw by itself."""
+    generator = torch.Generator().manual_seed(0)
+    rows_BN = torch.randint(30, (2, 3, 30), generator=generator)
+    if METRICS[name].traits["task"] == "classes":
+        y, p = torch.randint(3, (30,), generator=generator), torch.rand(30, 3, generator=generator, dtype=torch.float64).round(decimals=1)
+        alone = [Scored(y[rows], p[rows].argmax(1), 3, lambda rows=rows: p[rows]) for rows in rows_BN.flatten(0, 1)]
+        together = Scored(y[rows_BN], p[rows_BN].argmax(-1), 3, lambda: p[rows_BN])
+    else:
+        y, predicted = torch.randn(2, 30, 2, generator=generator)
+        alone = [Scored(y[rows], predicted[rows]) for rows in rows_BN.flatten(0, 1)]
+        together = Scored(y[rows_BN], predicted[rows_BN])
+    found = METRICS[name].build(together)
+    assert found.shape == (2, 3)
+    assert found.flatten().tolist() == pytest.approx([float(METRICS[name].build(one)) for one in alone], nan_ok=True)
+
+
 def test_no_rows_have_no_scores():
     """An empty part is {}, not nan."""
     assert score(["accuracy"], Scored(torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.int64), 3)) == {}
@@ -209,14 +227,14 @@ def test_the_default_metrics_fit(task: Task):
     check_metrics(default_metrics(task), task)
 
 
-def test_only_the_roc_area_imports_scikit_learn():
+def test_no_metric_imports_scikit_learn():
     """Its import costs a second."""
     code = (
         "import sys, torch\n"
         "from nnrun.training.metrics import METRICS, Scored, score\n"
         "y = torch.tensor([0, 1])\n"
         "names = {task: [n for n in METRICS if METRICS[n].traits['task'] == task] for task in ('classes', 'numbers')}\n"
-        "score([n for n in names['classes'] if n != 'roc_auc_ovr'], Scored(y, y, 2, lambda: torch.eye(2)))\n"
+        "score(names['classes'], Scored(y, y, 2, lambda: torch.eye(2)))\n"
         "score(names['numbers'], Scored(y[:, None], y[:, None]))\n"
         "print('sklearn' in sys.modules)"
     )

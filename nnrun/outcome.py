@@ -1,0 +1,82 @@
+"""What a finished network is worth: the final figures of each part, what they have to beat, and what the rules say of its predictions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from nnrun.check.rules import outcome_notes
+from nnrun.data.prepare import Prepared
+from nnrun.model.build import forward_work
+from nnrun.registry import METRICS
+from nnrun.training.baselines import Baseline, make_baselines
+from nnrun.training.metrics import Scored, default_metrics, score
+from nnrun.training.network import Network
+from nnrun.training.uncertainty import Interval, difference
+
+CALLED = {
+    "majority": "the majority class",
+    "mean": "the mean",
+    "logistic_regression": "logistic regression",
+    "ridge": "ridge regression",
+}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The final figures.
+
+    Args:
+        metrics: part → its figures.
+        intervals: the part that is reported → the 95 % intervals of its figures.
+        baselines: name → figures of the same rows, fitted rows and seconds.
+        verdict: whether the network beats them, in one sentence.
+        notes: what the rules say.
+    """
+
+    metrics: dict[str, dict[str, float]]
+    intervals: dict[str, dict[str, Interval]]
+    baselines: dict[str, dict[str, Any]]
+    verdict: str
+    notes: list[str]
+
+
+def final_outcome(network: Network, data: Prepared, seed: int, epochs: int) -> Outcome:
+    """Score every part that has rows; the last of them, test where there is one, is the one that is reported and compared."""
+    *others, last = [name for name, part in data.parts.items() if len(part)]
+    metrics = {name: network.score(data.parts[name]) for name in others}
+    reported = data.parts[last]
+    output_NK = network.outputs(reported.x)
+    metrics[last] = network.figures(output_NK, reported.y)
+    training = 3 * forward_work(network.model, data.shape) * len(data.parts["train"]) * epochs
+    baselines = make_baselines(data.task, data.parts["train"], reported, seed, training // 10)
+    names = network.metrics or default_metrics(data.task)
+    verdict = _verdict(names[0], network.scored(output_NK, reported.y), baselines)
+    notes = outcome_notes(network.head.predict(output_NK), reported.y, data.task)
+    told = {one.name: _facts(one, names, len(data.parts["train"])) for one in baselines}
+    return Outcome(metrics, {last: network.intervals(output_NK, reported.y)}, told, verdict, notes)
+
+
+def _facts(baseline: Baseline, names: list[str], rows: int) -> dict[str, Any]:
+    """Return what summary.json says of a baseline; the rows it was fitted on only when they are not all."""
+    figures = {name: float(value) for name, value in score(names, baseline.scored).items()}
+    fewer = {"fitted_rows": baseline.fitted_rows} if baseline.fitted_rows < rows else {}
+    return {"metrics": figures, **fewer, "seconds": round(baseline.seconds, 4)}
+
+
+def _verdict(metric: str, scored: Scored, baselines: list[Baseline]) -> str:
+    """Return in one sentence which baselines the network beats by a metric, and whether its lead is more than chance would make."""
+    sign = 1 if METRICS[metric].traits["better"] == "higher" else -1
+    beaten: list[str] = []
+    unsure: list[str] = []
+    others: list[str] = []
+    for baseline in baselines:
+        lead = difference(metric, scored, baseline.scored)
+        among = others if not sign * lead.value > 0 else beaten if lead.real else unsure
+        among.append(f"{CALLED[baseline.name]} ({float(score([metric], baseline.scored)[metric]):.4g})")
+    told = [f"beats {' and '.join(beaten)}"] if beaten else []
+    told += [f"leads {' and '.join(unsure)} by no more than chance can"] if unsure else []
+    sentence = ", and ".join(told)
+    if others:
+        sentence += f"{', but ' if told else ''}does not beat {' or '.join(others)}"
+    return f"the network ({metric} {float(score([metric], scored)[metric]):.4g}) {sentence}"
