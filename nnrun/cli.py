@@ -133,7 +133,12 @@ def evaluate(
         net = load(checkpoint, device=device or "auto")
         _note_last(checkpoint, net.path)
         _refuse_unscored(requirements, ["loss", *(net.spec.metrics or ())])
-        rows, figures = net.evaluate(split, data=data)
+        from nnrun.data.notes import collecting
+
+        with collecting() as notes:
+            rows, figures = net.evaluate(split, data=data)
+        for note in notes:
+            say(f"note: {note}")
         if json:
             from nnrun.runs.folder import strict_json
 

@@ -132,6 +132,7 @@ def test_broken_pictures_are_refused_or_skipped(photos: Path, call: Call, tmp_pa
     done = call("train", "it.yaml", "--out", "run")
     assert f"note: {told}\n" in done.stderr
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["notes"][0] == told
+    assert call("eval", "--checkpoint", "run").stderr == f"note: {told}\n"
 
 
 def test_a_class_that_is_all_broken_is_refused(photos: Path):
