@@ -92,30 +92,32 @@ def picture_table(path: Path, file: str, target: str | None = None, *, at: Locat
     """
     data = read_bytes(path, at=at)
     check_utf8(data, path)
-    lines = csv.reader(io.StringIO(data.decode("utf-8-sig"), newline=""), delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
+    separator = "\t" if path.suffix.lower() == ".tsv" else ","
+    lines = csv.reader(io.StringIO(data.decode("utf-8-sig"), newline=""), delimiter=separator, strict=True)
     try:
-        (_, header), *rows = [(lines.line_num, [cell.strip() for cell in row]) for row in lines]
+        rows = [(lines.line_num, cells) for row in lines if any(cells := [cell.strip() for cell in row])]
     except csv.Error as error:
         fix = "a quoted cell ends in a quote"
         raise DataError(f"{path}:{lines.line_num}: this row cannot be read: {error}", fix=fix, at=at) from None
-    for column in (file, *([target] if target else [])):
+    header = rows[0][1] if rows else []
+    wanted = {"file": file, "target": target} if target else {"file": file}
+    for key, column in wanted.items():
         if column not in header:
             near, there = closest(column, header), ", ".join(header)
-            key = "file" if column == file else "target"
             fix = f"did you mean {near!r}? its columns are {there}" if near else f"name it by `{key}`; there are {there}"
             raise DataError(f"{path} has no column {column!r}", fix=fix, at=at)
+        if header.count(column) > 1:
+            raise DataError(f"{path} has the column {column!r} twice", fix="rename one of them", at=at)
     files, labels, faults = [], [], list[Fault]()
-    for line, row in rows:
-        cells = dict(zip(header, row, strict=False))
-        if not any(cells.values()):
-            continue
-        picture, label = path.parent / cells.get(file, ""), cells.get(target or file, "")
-        if not label:
-            faults.append(Fault(f"{path}:{line}: the row has no {target or file}", "mend or remove the row"))
-        elif not picture.is_file():
-            faults.append(Fault(f"{path}:{line}: {picture} does not exist", "a path is relative to the table's folder"))
-        files.append(picture)
-        labels.append(label)
+    for line, row in rows[1:]:
+        found = dict(zip(header, row, strict=False))
+        missing = next((column for column in wanted.values() if not found.get(column)), None)
+        files.append(path.parent / found.get(file, ""))
+        labels.append(found.get(target or file, ""))
+        if missing is not None:
+            faults.append(Fault(f"{path}:{line}: the row has no {missing}", "mend or remove the row"))
+        elif not os.path.isfile(files[-1]):  # Path.is_file would raise for a name that is too long
+            faults.append(Fault(f"{path}:{line}: there is no file {files[-1]}", "a path is relative to the table's folder"))
     if not files:
         raise DataError(f"{path} has a header but no rows", fix="add rows of data below it", at=at)
     if faults:

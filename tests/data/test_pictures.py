@@ -97,8 +97,12 @@ TABLES = {
     "faulty rows": (
         "file,label\nlight/0.png,\nlight/99.png,light\nlight/1.png,light\n",
         "FOLDER/list.csv:2: the row has no label\nfix: mend or remove the row\n"
-        "error: FOLDER/list.csv:3: FOLDER/light/99.png does not exist\nfix: a path is relative to the table's folder",
+        "error: FOLDER/list.csv:3: there is no file FOLDER/light/99.png\nfix: a path is relative to the table's folder",
     ),
+    "a name too long": (f"file,label\n{'a' * 5000},light\n", f"FOLDER/list.csv:2: there is no file FOLDER/{'a' * 5000}\nfix: a path is relative to the table's folder"),
+    "a column twice": ("file,label,label\nlight/0.png,a,b\n", "FOLDER/list.csv has the column 'label' twice\nfix: rename one of them"),
+    "an open quote": ('file,label\n"light/0.png,a\n', "FOLDER/list.csv:2: this row cannot be read: unexpected end of data\nfix: a quoted cell ends in a quote"),
+    "nothing but commas": (",,\n", "FOLDER/list.csv has no column 'file'\nfix: name it by `file`; there are "),
     "one class": ("file,label\nlight/0.png,light\n", "FOLDER/list.csv has one single class, 'light'\nfix: a network needs at least two classes to tell apart"),
 }  # fmt: skip
 
