@@ -142,6 +142,8 @@ def evaluate(
         _note_last(checkpoint, net.path)
         _refuse_unscored(requirements, ["loss", *(net.spec.metrics or ())])
         rows = net.rows(split, data=data)
+        for note in net.notes:
+            say(f"note: {note}")
         output = net.network.outputs(rows.x)
         figures, intervals = net.network.figures(output, rows.y), net.network.intervals(output, rows.y)
         if json:

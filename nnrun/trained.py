@@ -8,7 +8,7 @@ net.predict(x)                           # raw rows (N, ...), prepared as the tr
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +76,7 @@ class Trained:
     Args:
         fitted: what each preprocessing step learned from the training rows.
         facts: the JSON part of the checkpoint.
+        notes: what the user should know of the data that was read, one sentence each.
     """
 
     path: Path
@@ -85,6 +86,7 @@ class Trained:
     fitted: list[dict[str, Tensor]]
     device: torch.device
     facts: dict[str, Any]
+    notes: list[str] = field(default_factory=list)
 
     def prepared(self, x: Tensor) -> Tensor:
         """Return raw rows (N, ...) as the network wants them, on its device."""
@@ -113,7 +115,9 @@ class Trained:
         if data is not None:
             raw = read_scored(data, self.task, self.wanted)
             return Rows(self.prepared(raw.x), raw.y.to(self.device))
-        rows = self.prepare().parts[part]
+        prepared = self.prepare()
+        self.notes.extend(prepared.notes)
+        rows = prepared.parts[part]
         if not len(rows):
             raise DataError(f"the run {self.spec.name!r} has no {part} part", fix="choose another with --split, or give a file with --data")
         return rows

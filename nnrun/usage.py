@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -49,6 +50,9 @@ class Group(TyperGroup):
         if first and called == "nnrun":
             near = closest(first, self.commands)
             return InputError(f"nnrun has no command {first!r}", fix=f"did you mean {near!r}? ({see})" if near else see)
+        extra = re.fullmatch(r"Got unexpected extra arguments?(?:\(s\))? \((.*)\)", error.message)
+        if extra:
+            return InputError(f"{called} takes no further {extra[1]!r}", fix=see)
         return InputError(f"{called}: {error.format_message().rstrip('.')}", fix=see)
 
 

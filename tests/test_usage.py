@@ -30,7 +30,7 @@ WRONG = {
     "no input": (["predict", "--checkpoint", "run"], "nnrun predict: INPUT... is missing", "write nnrun predict INPUT... --checkpoint CHECKPOINT"),
     "no value": (["train", "it.yaml", "--set"], "nnrun train: --set wants a value", "write --set PATH=VALUE"),
     "a value too many": (["train", "it.yaml", "--json=3"], "nnrun train: --json takes no value", "write --json alone"),
-    "an argument too many": (["train", "it.yaml", "b"], "nnrun train: Got unexpected extra argument(s) (b)", "nnrun train --help shows how it is used"),
+    "an argument too many": (["train", "it.yaml", "b"], "nnrun train takes no further 'b'", "nnrun train --help shows how it is used"),
 }  # fmt: skip
 
 

@@ -89,15 +89,16 @@ def picture_table(path: Path, file: str, target: str | None = None, *, at: Locat
         DataError: a column is missing, or a row has no label or names a picture that is not there.
     """
     table = Reading().table(path, at=at)
-    table.require([file, *([target] if target else [])], at=at)
+    table.require([file], at=at and ("dataset", "file"))
+    table.require([target] if target else [], at=at and ("dataset", "target"))
     names, labels = table.texts(file), table.texts(target or file)
     files, faults = [path.parent / (name or "") for name in names], list[Fault]()
     for row, (picture, name, label) in enumerate(zip(files, names, labels, strict=True)):
         if name is None or label is None:
             empty = file if name is None else target or file
             faults.append(Fault(f"the row has no {empty}", "mend or remove the row", table.place(row, empty)))
-        elif not picture.is_file():
-            faults.append(Fault(f"{picture} does not exist", "a path is relative to the table's folder", table.place(row, file)))
+        elif not os.path.isfile(picture):  # also of a name that is too long for one
+            faults.append(Fault(f"there is no file {picture}", "a path is relative to the table's folder", table.place(row, file)))
     if faults:
         raise DataError(_first_ones(faults, "more rows have such faults"))
     return files, labels.to_list()

@@ -163,3 +163,23 @@ def test_one_batch_with_rows_left_out_is_another_batch_each_epoch():
         nn.MSELoss()(expected.model(X[rows]), Y[rows]).backward()
         expected.optimizer.step()
     assert same(weights(seen), weights(expected))
+
+
+@pytest.mark.parametrize("changes", [{}, {"shuffle": False}, {"batch_size": 11}, {"drop_last": True}, {"accumulate": 2}])
+def test_augment_is_told_the_rows_and_the_epoch(changes: dict[str, Any]):
+    """Each batch comes with the numbers that its rows have in the dataset; what comes back is what is trained on."""
+    numbers = torch.arange(11) * 7 + 2
+    seen: list[int] = []
+
+    def augment(x: torch.Tensor, rows: torch.Tensor, epoch: int) -> torch.Tensor:
+        assert torch.equal(x, X[(rows - 2) // 7])
+        seen.append(epoch)
+        return -x
+
+    ours, theirs = state(), state()
+    epochs = [moment.epoch for moment in train(ours, nn.MSELoss(), (X, Y), plan(row_numbers=numbers, augment=augment, **changes))]
+    for _ in train(theirs, nn.MSELoss(), (-X, Y), plan(row_numbers=numbers, **changes)):
+        pass
+    assert same(weights(ours), weights(theirs))
+    assert sorted(set(seen)) == epochs == [1, 2, 3, 4]
+    assert len(seen) == 4 * batches_per_epoch(11, plan(**changes).batch_size, drop_last=plan(**changes).drop_last)
