@@ -6,21 +6,27 @@ Results go to stdout (a path, a table, or one JSON document with --json), everyt
 from __future__ import annotations
 
 import json as jsonlib
-import operator
 import os
-import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from nnrun import __version__, complete
-from nnrun.errors import CheckpointError, Fault, InputError, RequirementError, closest
+from nnrun.errors import CheckpointError, InputError
 from nnrun.live import show_progress
 from nnrun.report.words import between
+from nnrun.require import Requirement, refuse_unscored
+from nnrun.require import require as check_required
 from nnrun.runs.signals import Signals
 from nnrun.terminal import print_comparison, say, say_next, say_summary, try_report, user_errors, write_table, write_text
 from nnrun.usage import Group
+
+if TYPE_CHECKING:
+    from nnrun.folds import Folds
+    from nnrun.run import Run
+    from nnrun.training.record import Record
 
 app = typer.Typer(
     cls=Group,
@@ -79,6 +85,9 @@ def train(
     allow_change: Annotated[
         list[str] | None, typer.Option("--allow-change", metavar="KEY", help="With --resume: a key that may differ from before.")
     ] = None,
+    folds: Annotated[
+        int | None, typer.Option("--folds", metavar="K", help="Cross-validate: one network for each of K folds.", show_default=False)
+    ] = None,
     plugin: Plugins = None,
     device: Device = None,
     data_dir: DataDir = None,
@@ -97,15 +106,16 @@ def train(
         if resume and out is not None:
             _refuse_without_plugins(out)
         spec, source = read_spec(config, set_ or (), device=device)  # before torch is imported: faults of the config are told at once
+        if folds is not None:
+            from nnrun.folds import Folds
+
+            several = Folds(spec, source, folds, out=out, resume=resume, allow_change=allow_change or ())
+            _train_folds(several, signals, json=json, quiet=quiet)
+            return
         from nnrun.run import open_run
 
         run = open_run(spec, source, out=out, resume=resume, allow_change=allow_change or ())
-        told = len(run.notes)
-        for note in run.notes if not quiet else ():
-            say(f"note: {note}")
-        show_progress(run.train(signals), spec.name, best=run.progress.best, done=run.state.epoch, epochs=spec.epochs, quiet=quiet)
-        for note in run.notes[told:] if not quiet else ():
-            say(f"note: {note}")
+        _train(run, run.train(signals), spec.name, quiet=quiet)
         if not quiet:
             say_summary(run.summary)
         from nnrun.runs.folder import strict_json
@@ -133,14 +143,14 @@ def evaluate(
     with user_errors():
         if split not in ("train", "val", "test"):
             raise InputError(f"--split {split} is not a part", fix="write train, val or test")
-        requirements = [_requirement(text) for text in require or ()]
+        requirements = [Requirement.of(text) for text in require or ()]
         _use_data_dir(data_dir)
         _load(plugin)
         from nnrun.trained import load
 
         net = load(checkpoint, device=device or "auto")
         _note_last(checkpoint, net.path)
-        _refuse_unscored(requirements, ["loss", *(net.spec.metrics or ())])
+        refuse_unscored(requirements, ["loss", *(net.spec.metrics or ())])
         rows = net.rows(split, data=data)
         for note in net.notes:
             say(f"note: {note}")
@@ -153,7 +163,7 @@ def evaluate(
             print(strict_json(told | {"metrics": figures, "intervals": intervals}))
         else:
             print("\n".join(f"{name}\t{value:.6g}\t{between(intervals[name])}" for name, value in figures.items()))
-        _require(requirements, figures)
+        check_required(requirements, figures)
 
 
 @app.command()
@@ -301,6 +311,28 @@ def schema(
         write_text(schema_text(), out)
 
 
+def _train(run: Run, records: Iterator[Record], name: str, *, quiet: bool) -> None:
+    """Train a run, saying what there is to say before, on the way and after."""
+    told = len(run.notes)
+    for note in run.notes if not quiet else ():
+        say(f"note: {note}")
+    show_progress(records, name, best=run.progress.best, done=run.state.epoch, epochs=run.spec.epochs, quiet=quiet)
+    for note in run.notes[told:] if not quiet else ():
+        say(f"note: {note}")
+
+
+def _train_folds(folds: Folds, signals: Signals, *, json: bool, quiet: bool) -> None:
+    """Train the run of each fold, and print the folder of them all, or their figures."""
+    from nnrun.folds import told
+    from nnrun.runs.folder import strict_json
+
+    for number, run in folds.runs():
+        _train(run, folds.train(run, signals), f"fold {number}/{folds.count}", quiet=quiet)
+    for line in told(folds.summary) if not quiet else ():
+        say(line)
+    print(strict_json(folds.summary) if json else folds.folder)
+
+
 def _load(plugins: list[str] | None) -> None:
     """Register every part: those of nnrun, then those of the plug-ins that the command line names."""
     import nnrun.builtin  # noqa: F401
@@ -326,43 +358,6 @@ def _refuse_without_plugins(out: Path) -> None:
 def _use_data_dir(data_dir: Path | None) -> None:
     if data_dir is not None:
         os.environ["NNRUN_DATA"] = str(data_dir)
-
-
-_COMPARE = {">=": operator.ge, ">": operator.gt, "<=": operator.le, "<": operator.lt}
-
-
-def _requirement(text: str) -> tuple[str, str, float]:
-    found = re.fullmatch(r"\s*([a-z0-9_]+)\s*(>=|<=|>|<)\s*([-+0-9.eE]+)\s*", text)
-    try:
-        return (found[1], found[2], float(found[3])) if found else _no_requirement(text)
-    except ValueError:
-        return _no_requirement(text)
-
-
-def _no_requirement(text: str) -> tuple[str, str, float]:
-    raise InputError(f"--require {text!r} is not a comparison", fix="write it like 'accuracy>=0.95'")
-
-
-def _refuse_unscored(requirements: list[tuple[str, str, float]], names: list[str]) -> None:
-    """Refuse requirements of figures that the checkpoint is not scored by, before any scoring."""
-    faults = []
-    for name in dict.fromkeys(name for name, _, _ in requirements if name not in names):
-        near = closest(name, names)
-        hint = f"did you mean {near!r}? " if near else ""
-        faults.append(Fault(f"--require {name}: this checkpoint is not scored by it", f"{hint}it is scored by {', '.join(names)}"))
-    if faults:
-        raise InputError(faults)
-
-
-def _require(requirements: list[tuple[str, str, float]], figures: dict[str, float]) -> None:
-    """Raise unless every requirement holds, telling all that fail; nan fulfils none."""
-    missed = []
-    for name, sign, bound in requirements:
-        if not _COMPARE[sign](figures[name], bound):
-            what = f"{name} is {figures[name]:.6g}, and {name}{sign}{bound:g} was required"
-            missed.append(Fault(f"{what}: it fails by {abs(figures[name] - bound):.3g}", "train a better network, or require less"))
-    if missed:
-        raise RequirementError(missed)
 
 
 def _note_last(given: Path, taken: Path) -> None:

@@ -19,9 +19,9 @@ FLOORS = [
     {"check", "runs", "builtin", "catalog", "init"},
     {"outcome"},
     {"run", "trained"},
-    {"compare"},
+    {"compare", "folds"},
     {"report"},
-    {"terminal", "complete"},
+    {"terminal", "complete", "require"},
     {"usage", "live"},
     {"cli"},
 ]
