@@ -67,9 +67,9 @@ def load_plugins(names: Sequence[str]) -> None:
             continue
         if not MODULE.fullmatch(module):
             raise InputError(f"--plugin {name} is not the name of a module", fix="give a module, or a file such as my_parts.py")
-        if path and (LOADED.get(module) or module in sys.modules or module in sys.stdlib_module_names):
-            what = f"--plugin {name}: there is a module {module!r} already{', ' + LOADED[module] if module in LOADED else ''}"
-            raise InputError(what, fix="rename the file")
+        other = _another(module, path) if path else ""
+        if other:
+            raise InputError(f"--plugin {name}: there is a module {module!r} already: {other}", fix="rename the file")
         LOADED[module] = _imported(name, module, path)
 
 
@@ -126,8 +126,22 @@ def _file(name: str) -> Path | None:
     return here.resolve() if here.is_file() else None
 
 
+def _another(module: str, path: Path) -> str:
+    """Return the file of another module of this name, which a plug-in would hide; empty when there is none."""
+    try:
+        spec = importlib.util.find_spec(module)
+    except ValueError:  # one without a specification, such as __main__
+        return module
+    if spec is None or (spec.origin and Path(spec.origin).resolve() == path):
+        return ""
+    return str(spec.origin or module)
+
+
 def _imported(name: str, module: str, path: Path | None) -> str:
     """Import one plug-in; return its file."""
+    beside = str(path.parent if path else Path.cwd())
+    if beside not in sys.path:  # at its end: what a plug-in imports can hide no library
+        sys.path.append(beside)
     try:
         made = _from_file(module, path) if path else importlib.import_module(module)
         return str(made.__file__)
@@ -142,9 +156,7 @@ def _imported(name: str, module: str, path: Path | None) -> str:
 
 
 def _from_file(module: str, path: Path) -> ModuleType:
-    """Execute a file as a module; what stands beside it can be imported by it."""
-    if str(path.parent) not in sys.path:
-        sys.path.append(str(path.parent))
+    """Execute a file as a module."""
     spec = importlib.util.spec_from_file_location(module, path)
     if spec is None or spec.loader is None:
         raise ImportError(f"{path} is not a file of Python")

@@ -228,12 +228,17 @@ def test_a_fault_while_training_is_the_plugins(my_parts: Path, call: Call):
         ("my_part.py", "error: --plugin my_part.py: there is no such file\nfix: did you mean --plugin my_parts.py?\n"),
         ("no/where.py", "error: --plugin no/where.py: there is no such file\nfix: give a file of Python, or the name of a module\n"),
         ("os; rm", "error: --plugin os; rm is not the name of a module\nfix: give a module, or a file such as my_parts.py\n"),
-        ("json.py", "error: --plugin json.py: there is a module 'json' already\nfix: rename the file\n"),
+        ("json.py", f"error: --plugin json.py: there is a module 'json' already: {json.__file__}\nfix: rename the file\n"),
+        (
+            "wave.py",
+            f"error: --plugin wave.py: there is a module 'wave' already: {Path(json.__file__).parents[1]}/wave.py\nfix: rename the file\n",
+        ),
     ],
 )
 def test_a_plugin_that_is_not_there(name: str, sentence: str, my_parts: Path, call: Call):
     """The nearest file, or what may be given."""
-    (my_parts.parent / "json.py").write_text("")
+    for module in ("json", "wave"):
+        (my_parts.parent / f"{module}.py").write_text("")
     done = call("list", "--plugin", name)
     assert (done.exit_code, done.stderr) == (2, sentence)
 
@@ -244,6 +249,27 @@ def test_the_parts_of_nnrun_keep_the_contract():
         for name in registry:
             if not hasattr(registry[name].build, "__wrapped__"):  # one function for 1, 2 and 3 dimensions has another signature
                 plugins.check_part(registry[name], registry.singular)
+
+
+def test_a_package_of_parts(my_parts: Path, call: Call, tmp_path: Path):
+    """A module inside a folder; the checkpoint calls it by its dotted name."""
+    (tmp_path / "shelf").mkdir()
+    my_parts.rename(tmp_path / "shelf" / "parts.py")
+    done = call("train", "it.yaml", "--plugin", "shelf.parts", "--out", "run", "-q")
+    assert done.exit_code == 0, done.stderr
+    assert load(tmp_path / "run" / "best.safetensors").facts["plugins"] == [["layers", "stray", "shelf.parts"]]
+    assert call("eval", "--checkpoint", "run", "--plugin", "shelf.parts").exit_code == 0
+
+
+def test_two_plugins_of_one_name_are_refused(my_parts: Path, call: Call, tmp_path: Path):
+    """Which of them a checkpoint would need could not be told."""
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "my_parts.py").write_text("")
+    done = call("list", "--plugin", "my_parts.py", "--plugin", "other/my_parts.py")
+    assert (done.exit_code, done.stderr) == (
+        2,
+        f"error: --plugin other/my_parts.py: there is a module 'my_parts' already: {my_parts}\nfix: rename the file\n",
+    )
 
 
 def test_a_plugin_twice_is_one(my_parts: Path, call: Call):
