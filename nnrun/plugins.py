@@ -26,9 +26,9 @@ LOADED: dict[str, str] = {}
 """Plug-in → its file, of those that were loaded."""
 
 CONTRACTS: dict[str, tuple[int, str, dict[str, Any]]] = {
-    "datasets": (0, "takes keyword-only arguments alone, and returns a Dataset", {}),
-    "splits": (4, "takes (sizes, y, seed, classes), and returns the row numbers of each part", {"needs": ("classes",)}),
-    "preprocess": (0, "takes keyword-only arguments alone, and returns a Step", {}),
+    "datasets": (0, "takes keyword-only arguments alone, and returns a Dataset", {"table": (True,)}),
+    "splits": (1, "takes (asked), and returns the row numbers of each part", {"needs": ("classes",)}),
+    "preprocess": (0, "takes keyword-only arguments alone, and returns a Step", {"codes": (True,), "fills": (True,)}),
     "augment": (0, "takes keyword-only arguments alone, and returns a Change", {}),
     "layers": (1, "takes (at), what reaches the layer, and returns a torch module", {"activation": (True, False), "nested": (True, False)}),
     "losses": (
@@ -86,7 +86,7 @@ def check_part(entry: Entry, singular: str) -> None:
         raise PartError(f"{told} is no function", f"decorate a function: it {kind}")
     parameters = inspect.signature(entry.build).parameters.values()
     given = [one for one in parameters if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)]
-    wanted = {"config": 1, "outcome": 3}.get(str(entry.traits.get("on")), supplied)
+    wanted = 1 if entry.traits.get("table") else {"config": 1, "outcome": 3}.get(str(entry.traits.get("on")), supplied)
     if any(one.kind in (one.VAR_POSITIONAL, one.VAR_KEYWORD) for one in parameters) or (wanted >= 0 and len(given) != wanted):
         raise PartError(f"{told} has another signature than its kind", f"it {kind}; the config's own arguments come after a `*`")
     untyped = [one.name for one in parameters if one.kind is one.KEYWORD_ONLY and one.annotation is one.empty]

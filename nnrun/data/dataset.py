@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from nnrun.data.columns import Column
+
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from nnrun.data.columns import Column
     from nnrun.data.tables import Table
 
 
@@ -52,7 +53,7 @@ class Dataset(Rows):
 
     Args:
         task: what the targets mean.
-        columns: what each input column of a table means (D,); empty for pictures and arrays.
+        columns: what each input column of a table means (D,), or the name of a column of numbers; empty for pictures and arrays.
         table: the table that the rows came from, one row for each; None for pictures and arrays.
         weight: how much each row counts in training, float32 (N,); None when all count alike.
         notes: what the user should know, one sentence each.
@@ -63,3 +64,8 @@ class Dataset(Rows):
     table: Table | None = None
     weight: Tensor | None = None
     notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """A column that is only named is one of numbers."""
+        named = tuple(Column(column) if isinstance(column, str) else column for column in self.columns)
+        object.__setattr__(self, "columns", named)

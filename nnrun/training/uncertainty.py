@@ -48,7 +48,7 @@ def intervals(output_NK: Tensor, y: Tensor, loss_fn: nn.Module, head: Head, metr
     scored = Scored.of(head, output_NK, y)
     found = {"loss": _of_loss(output_NK, head.encode(y), copy.deepcopy(loss_fn).cpu())}
     for name in metrics:
-        kind = METRICS[name].traits["interval"]
+        kind = METRICS[name].traits.get("interval")
         if kind == "share":
             found[name] = wilson(round(float(METRICS[name].build(scored)) * len(y)), len(y))
         elif kind == "confusion":
