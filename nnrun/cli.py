@@ -17,7 +17,7 @@ import typer
 from nnrun import __version__, complete
 from nnrun.errors import InputError, RequirementError
 from nnrun.runs.signals import Signals
-from nnrun.terminal import say, say_summary, show_progress, user_errors, write_table, write_text
+from nnrun.terminal import say, say_summary, show_progress, show_report, user_errors, write_table, write_text
 
 app = typer.Typer(
     name="nnrun",
@@ -97,6 +97,30 @@ def train(
         from nnrun.runs.folder import strict_json
 
         print(strict_json(run.summary) if json else run.folder)
+
+
+@app.command()
+def check(
+    config: Config,
+    set_: Overrides = None,
+    fast: Annotated[bool, typer.Option("--fast", help="Only what the config alone says: no data, no network.")] = False,
+    device: Device = None,
+    data_dir: DataDir = None,
+    json: Json = False,
+) -> None:
+    """Tell what is wrong or unwise in CONFIG before it is trained; exits with 5 when there is an error."""
+    with user_errors():
+        _use_data_dir(data_dir)
+        import nnrun.builtin  # noqa: F401
+        from nnrun.check.report import examine
+        from nnrun.spec.reader import read_spec
+
+        report = examine(*read_spec(config, [*(set_ or ()), *([f"device={device}"] if device else ())]), fast=fast)
+        if json:
+            print(jsonlib.dumps(report.document()))
+        else:
+            show_report(report)
+        report.require()
 
 
 @app.command("eval")

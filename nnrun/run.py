@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 
 import nnrun.builtin  # noqa: F401 (fills the registries)
-from nnrun.check.rules import config_notes, outcome_notes
+from nnrun.check.examined import before_training
+from nnrun.check.rules import outcome_notes
 from nnrun.data.prepare import prepare
 from nnrun.errors import CheckpointError, InputError, Interrupted, NnrunError
 from nnrun.model.build import forward_work
@@ -72,7 +73,7 @@ class Run:
         self.device = choose_device(spec.device)
         self.data = prepare(spec, self.device)
         self.spec = resolve(spec, self.data.task)
-        self.notes = config_notes(self.spec)
+        self.notes = before_training(self.spec, self.data, self.device)
         self.network = build_network(self.spec, self.data.task, self.data.shape, self.device)
         for part in self.data.parts.values():
             self.network.head.check(part.y)
@@ -248,7 +249,7 @@ class Run:
         scored = {name: part for name, part in data.parts.items() if len(part)}
         scores = {name: network.score(part) for name, part in scored.items()}
         last = list(scored.values())[-1]
-        self.notes += outcome_notes(network.head.predict(network.outputs(last.x)), last.y, data.task)
+        self.notes += outcome_notes(network.head.predict(network.outputs(last.x)), last.y, data.task, self.spec.ignore)
         digests, git = data.digests, git_commit(Path.cwd())
         self.summary = {
             "name": self.spec.name,

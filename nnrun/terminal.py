@@ -19,6 +19,7 @@ import typer
 from nnrun.errors import EnvironmentFault, NnrunError
 
 if TYPE_CHECKING:
+    from nnrun.check.report import Report
     from nnrun.training.record import Record
 
 
@@ -120,6 +121,28 @@ def say_summary(summary: dict[str, Any]) -> None:
     for part, scores in metrics.items():
         say(f"{part:<7}{summary['rows'][part]:>7}  " + "".join(f"{scores[name]:>{max(width, 10)}.4f}" for name in names))
     say(f"best epoch {summary['best_epoch']} of {summary['epochs']}, {summary['seconds']['train']:.1f} s of training")
+
+
+def show_report(report: Report) -> None:
+    """Print a check's report to stdout: the findings, a table of the layers, what was measured."""
+    from nnrun.check import told
+
+    for paragraph in told.findings(report):
+        print(paragraph, end="\n\n")
+    rows = told.layer_rows(report.facts) if "layers" in report.facts else []
+    if rows and sys.stdout.isatty():
+        from rich.console import Console
+        from rich.table import Table
+
+        table = Table(*told.LAYERS)
+        for row in rows:
+            table.add_row(*row)
+        Console().print(table)
+    elif rows:
+        print(told.plain_table(rows), end="\n\n")
+    for line in told.measured(report.facts):
+        print(line)
+    print(told.summary(report))
 
 
 def write_table(table: dict[str, list[Any]], out: Path | None, *, json: bool) -> None:

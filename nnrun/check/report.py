@@ -1,0 +1,135 @@
+"""`nnrun check`: what is known of an experiment before it is trained. `examine` asks the rules; `told.py` says how a report reads."""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from nnrun.check.rules import SEVERITIES, Advice, advise
+from nnrun.errors import NnrunError, RequirementError
+from nnrun.spec.experiment import Experiment
+from nnrun.spec.source import Source
+
+
+@dataclass
+class Report:
+    """What `check` found.
+
+    Args:
+        asked: the stages whose rules were asked.
+        facts: what was measured: rows of the parts, layers, loss at the start, cost.
+        stopped: why the rules on the data could not be asked.
+    """
+
+    config: str
+    advice: list[Advice]
+    asked: list[str]
+    facts: dict[str, Any] = field(default_factory=dict)
+    stopped: NnrunError | None = None
+
+    def count(self, severity: str) -> int:
+        """Return how many findings have this severity."""
+        return sum(one.severity == severity for one in self.advice)
+
+    def document(self) -> dict[str, Any]:
+        """Return the report as `--json` prints it."""
+        findings = [
+            {
+                "code": one.rule.name,
+                "severity": one.severity,
+                "evidence": one.finding.evidence,
+                "fix": one.finding.fix,
+                "reason": " ".join(one.rule.body.split()),
+                "at": list(one.finding.at),
+                "place": {"file": one.place.file, "line": one.place.line, "column": one.place.column} if one.place else None,
+                "page": f"docs/checks.md#{one.rule.name.lower()}",
+            }
+            for one in self.advice
+        ]
+        counts = {f"{severity}s": self.count(severity) for severity in SEVERITIES}
+        stopped = self.stopped.faults[0].what if self.stopped else None
+        return {"config": self.config, "asked": self.asked, **counts, "findings": findings, **self.facts, "stopped": stopped}
+
+    def require(self) -> None:
+        """Raise what keeps the experiment from being trained.
+
+        Raises:
+            NnrunError: the data could not be had.
+            RequirementError: a rule found an error.
+        """
+        if self.stopped:
+            raise self.stopped
+        codes = dict.fromkeys(one.rule.name for one in self.advice if one.severity == "error")
+        if codes:
+            raise RequirementError(f"check found {_count(self.count('error'), 'error')}: {', '.join(codes)}")
+
+
+def examine(spec: Experiment, source: Source, *, fast: bool = False) -> Report:
+    """Ask every rule about an experiment, each as early as it can be asked.
+
+    Args:
+        fast: only the rules that need the config alone; torch is not imported.
+    """
+    config = str(Path(source.file))
+    on_config = advise("config", spec, ignore=spec.ignore, place=source.place)
+    if fast:
+        return Report(config, on_config, ["config"])
+    from nnrun.check.examined import Examined
+    from nnrun.check.trial import Trial
+    from nnrun.data.prepare import prepare
+    from nnrun.training.device import choose_device
+    from nnrun.training.network import resolve
+
+    try:
+        device = choose_device(spec.device)
+        data = prepare(spec, device)
+        at = Examined(resolve(spec, data.task), data)
+    except NnrunError as error:
+        return Report(config, on_config, ["config"], stopped=error.placed(source.place))
+    on_config = advise("config", at.spec.model_copy(update={"device": device.type}), ignore=spec.ignore, place=source.place)
+    on_data = advise("data", at, ignore=spec.ignore, place=source.place)
+    facts: dict[str, Any] = {"rows": {name: len(part) for name, part in data.parts.items()}}
+    refused = advise("plan", at, device, place=source.place)
+    if refused:
+        return Report(config, in_order(on_config + on_data + refused), ["config", "data"], facts)
+    trial = Trial.of(at, device)
+    on_batch = advise("batch", trial, ignore=spec.ignore, place=source.place)
+    return Report(config, in_order(on_config + on_data + on_batch), ["config", "data", "batch"], facts | measured(trial))
+
+
+def in_order(advice: list[Advice]) -> list[Advice]:
+    """Return the findings, the gravest first."""
+    return sorted(advice, key=lambda one: SEVERITIES.index(one.severity))
+
+
+def measured(trial: Any) -> dict[str, Any]:
+    """Return what was measured on the batch: a row for each layer, the loss at the start, what can be learned by heart, and the cost."""
+    from nnrun.model.build import layer_table
+
+    gradients = {one.layer: one for one in trial.gradients}
+    layers = [
+        asdict(row)
+        | {"gradient": getattr(gradients.get(row.name), "norm", None), "difference": getattr(gradients.get(row.name), "difference", None)}
+        for row in layer_table(trial.network.model, trial.examined.data.shape)
+    ]
+    seconds, _ = trial.steps
+    each = statistics.median(seconds[len(seconds) // 4 :]) if seconds else None  # the first ones warm up
+    overfit = dict(zip(("rows", "loss", "simplest"), trial.overfit, strict=True)) if trial.overfit else None
+    return {
+        "layers": layers,
+        "parameters": trial.parameters,
+        "start": {"loss": trial.loss_at_start, "simplest": trial.simplest_loss(trial.batch.y)},
+        "overfit": overfit,
+        "cost": {
+            "steps": trial.examined.steps,
+            "seconds": each and each * trial.examined.steps,
+            "bytes": trial.memory,
+            "device": str(trial.device),
+        },
+    }
+
+
+def _count(count: int, noun: str) -> str:
+    return f"{count} {noun}{'s' * (count != 1)}"

@@ -1,0 +1,225 @@
+"""One real batch through the untrained network: what the rules on the batch look at, each measured once, at its first use.
+
+Derivatives are taken in float64 on a copy, in evaluation mode, so that neither rounding nor dropout is taken for a fault.
+N rows in the batch, K outputs.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+from torch import Tensor, nn
+
+from nnrun.check.examined import Examined
+from nnrun.data.dataset import Rows
+from nnrun.errors import DivergedError
+from nnrun.model.build import forward_work, layer_table
+from nnrun.model.flow import count_parameters
+from nnrun.training.device import choose_threads
+from nnrun.training.loop import row_order, train
+from nnrun.training.network import Network, build_network
+from nnrun.training.plan import first_state, make_plan
+
+MOST_ROWS = 64
+OVERFIT_ROWS = 8
+SECONDS = 1.5
+"""How long a trial that could go on and on may take."""
+
+STEP_OF_WEIGHTS = (1e-5, 1e-7)
+"""How far weights are moved for a numerical derivative; the smaller step is for a kink that the larger one meets."""
+
+
+@dataclass(frozen=True)
+class LayerGradient:
+    """The gradient of one layer on the batch: its length, and how far it is from the numerical one, as a share of it."""
+
+    layer: str
+    norm: float
+    difference: float
+
+
+@dataclass(frozen=True)
+class Trial:
+    """An experiment, and its untrained network."""
+
+    examined: Examined
+    network: Network
+    device: torch.device
+
+    @classmethod
+    def of(cls, examined: Examined, device: torch.device) -> Trial:
+        """Build the network of an experiment whose parts are known to fit."""
+        data = examined.data
+        return cls(examined, build_network(examined.spec, data.task, data.shape, device), device)
+
+    @cached_property
+    def batch(self) -> Rows:
+        """The first rows that training will see, at most `MOST_ROWS`, on the CPU."""
+        spec, part = self.examined.spec, self.examined.data.parts["train"]
+        order = row_order(spec.seed, 1, len(part)) if spec.shuffle else torch.arange(len(part))
+        size = len(part) if spec.batch_size == "all" else spec.batch_size
+        rows = order[: max(2, min(size, MOST_ROWS))].to(part.x.device)
+        return Rows(part.x[rows].cpu(), part.y[rows].cpu())
+
+    def exact(self) -> tuple[nn.Module, Callable[[Tensor, Tensor], Tensor]]:
+        """Return a copy of the network in float64 and evaluation mode, and its loss as a function of (inputs (N, …), targets)."""
+        model = copy.deepcopy(self.network.model).cpu().double().eval()
+        return model, lambda x, y: self._loss(model(x.double()), y)
+
+    def _loss(self, output: Tensor, y: Tensor) -> Tensor:
+        target = self.network.head.encode(y)
+        value: Tensor = self._loss_fn(output, target.double() if target.is_floating_point() else target)
+        return value
+
+    @cached_property
+    def _loss_fn(self) -> nn.Module:
+        return copy.deepcopy(self.network.loss_fn).cpu().double()
+
+    @cached_property
+    def parameters(self) -> int:
+        """How many numbers the network learns."""
+        return count_parameters(self.network.model)
+
+    @cached_property
+    def loss_at_start(self) -> float:
+        """The loss of the untrained network on the batch."""
+        _, loss = self.exact()
+        with torch.no_grad():
+            return float(loss(self.batch.x, self.batch.y))
+
+    def simplest_loss(self, y: Tensor) -> float | None:
+        """Return the loss of the simplest answer: all classes alike, or the mean of the targets; None where the loss has no such value."""
+        head = self.network.head
+        if head.scores in ("logits", "binary_logits", "margins"):
+            output = torch.zeros(len(y), head.outputs, dtype=torch.float64)
+        elif head.scores == "log_probabilities":
+            output = torch.full((len(y), head.outputs), -math.log(head.outputs), dtype=torch.float64)
+        elif head.scores == "values" and head.loss != "gaussian_nll":
+            output = head.encode(y).double().mean(0, keepdim=True).expand(len(y), -1)
+        else:
+            return None
+        return float(self._loss(output, y))
+
+    @cached_property
+    def gradients(self) -> list[LayerGradient]:
+        """The analytic and the numerical gradient of each layer that learns, along one direction for each of its parameters."""
+        model, loss = self.exact()
+        x, y = self.batch.x[:16], self.batch.y[:16]
+        model.zero_grad()
+        loss(x, y).backward()  # type: ignore[no-untyped-call]
+        draw, began = torch.Generator().manual_seed(0), time.monotonic()
+        rows: dict[str, LayerGradient] = {}
+        for name, parameter in model.named_parameters():
+            layer = name.partition(".")[0]
+            gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+            known = rows.get(layer, LayerGradient(layer, 0.0, 0.0))
+            along = torch.randn(parameter.shape, dtype=torch.float64, generator=draw)
+            along = along / along.norm() + (gradient / gradient.norm() if gradient.norm() > 0 else 0)
+            in_time = time.monotonic() - began < SECONDS
+            difference = _difference(parameter, gradient, along, lambda: float(loss(x, y))) if in_time else 0.0
+            rows[layer] = LayerGradient(layer, math.hypot(known.norm, float(gradient.norm())), max(known.difference, difference))
+        return list(rows.values())
+
+    @cached_property
+    def mixed(self) -> float:
+        """How much the output of a row changes when it is alone and not in the batch, as a share of its size."""
+        model, _ = self.exact()
+        with torch.no_grad():
+            together = model(self.batch.x.double())
+            alone = torch.cat([model(self.batch.x[row : row + 1].double()) for row in (0, len(together) - 1)])
+        ends = together[[0, -1]]
+        return float((alone - ends).abs().max() / (ends.abs().max() + 1e-12))
+
+    @cached_property
+    def overfit(self) -> tuple[int, float, float] | None:
+        """A few rows learned by heart with L-BFGS: how many, the loss that was reached, and that of the simplest answer."""
+        head, batch = self.network.head, self.batch
+        first = {row.numpy().tobytes(): number for number, row in reversed(list(enumerate(batch.x)))}
+        rows = sorted(first.values())[: max(2, min(OVERFIT_ROWS, self.parameters // (2 * head.outputs)))]
+        x, y = batch.x[rows], batch.y[rows]
+        simplest = self.simplest_loss(y)
+        if len(rows) < 2 or not simplest or simplest < 1e-9:
+            return None
+        model, loss = self.exact()
+        search = torch.optim.LBFGS([p for p in model.parameters() if p.requires_grad], max_iter=10, line_search_fn="strong_wolfe")
+        reached, began = math.inf, time.monotonic()
+
+        def closure() -> Tensor:
+            nonlocal reached
+            search.zero_grad()
+            value = loss(x, y)
+            reached = min(reached, value.item())
+            if value.requires_grad:
+                value.backward()  # type: ignore[no-untyped-call]
+            return value
+
+        while reached > 0.05 * simplest and time.monotonic() - began < SECONDS:
+            before = reached
+            search.step(closure)  # type: ignore[no-untyped-call]
+            if reached >= before:
+                break
+        return len(rows), reached, simplest
+
+    @cached_property
+    def steps(self) -> tuple[list[float], str]:
+        """Seconds of each of the first steps of training, on a copy; and what was said when it diverged."""
+        spec, data = self.examined.spec, self.examined.data
+        copied = copy.deepcopy(self.network.model)
+        plan, _ = make_plan(spec, data.row_numbers["train"], copied)
+        torch.set_num_threads(choose_threads(spec.threads, 3 * forward_work(copied, data.shape) * min(plan.batch_size, len(self.batch))))
+        part, state = data.parts["train"], first_state(spec, copied, self.device)
+        seconds, began = [], time.perf_counter()
+        last = began
+        moments = train(
+            state, self.network.loss_fn, part.x, self.network.head.encode(part.y), replace(plan, epochs=1), due=lambda state: True
+        )
+        try:
+            for _ in moments:
+                seconds.append(time.perf_counter() - last)
+                last = time.perf_counter()
+                if last - began > SECONDS / 3:
+                    break
+        except DivergedError as error:
+            return seconds, error.faults[0].what
+        return seconds, ""
+
+    @cached_property
+    def memory(self) -> int:
+        """An estimate of the bytes that training takes: data, weights with what the optimiser keeps, and a batch on its way."""
+        data, spec = self.examined.data, self.examined.spec
+        held = sum(part.x.numel() * part.x.element_size() for part in data.parts.values())
+        size = len(data.parts["train"]) if spec.batch_size == "all" else min(spec.batch_size, len(data.parts["train"]))
+        passed = sum(math.prod(row.output_shape) for row in layer_table(self.network.model, data.shape))
+        return 2 * held + 4 * (4 * self.parameters + 2 * size * (passed + math.prod(data.shape)))
+
+    @property
+    def memory_there(self) -> int:
+        """The bytes of memory that the device has; 0 when it does not say."""
+        if self.device.type == "cuda":
+            return int(torch.cuda.get_device_properties(self.device).total_memory)
+        known = hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if known else 0
+
+
+def _difference(parameter: nn.Parameter, gradient: Tensor, along: Tensor, loss: Callable[[], float]) -> float:
+    """Return how far the derivative along a direction is from the numerical one, as a share of it; the best of two step sizes."""
+    analytic, found, weights = float((gradient * along).sum()), math.inf, parameter.data.clone()
+    with torch.no_grad():
+        for step in STEP_OF_WEIGHTS:
+            parameter.data = weights + step * along
+            above = loss()
+            parameter.data = weights - step * along
+            numerical = (above - loss()) / (2 * step)
+            size = max(abs(analytic), abs(numerical))
+            found = min(found, abs(analytic - numerical) / size if size > 1e-7 else 0.0)
+            if found < 1e-5:
+                break
+    parameter.data = weights
+    return found
