@@ -146,7 +146,7 @@ def memory_beyond_the_machine(trial: Trial) -> Iterator[Finding]:
 def diverges_at_once(trial: Trial) -> Iterator[Finding]:
     """Training that diverges within its first steps.
 
-    A number stops being finite, and with the same seed it will do so again.
+    A number stops being finite, and the run, which begins with the same steps, would stop there.
     """
     _, diverged = trial.steps
     if diverged:

@@ -51,10 +51,17 @@ def scale_spread(at: Examined) -> Iterator[Finding]:
     if not _takes_raw_sizes(at) or not at.is_table:
         return
     small, large = _smallest(at), int(at.sizes.argmax())
-    if small is not None and at.sizes[large] > SPREAD * at.sizes[small] and at.sizes[large] > 5:
-        few, much = float(at.sizes[small]), float(at.sizes[large])
-        what = f"the columns have very different sizes: {at.column(large)} is around {much:.3g}, {at.column(small)} around {few:.2g}"
-        yield Finding(f"{what} ({much / few:,.0f} times smaller)", _standardized(at.spec), _preprocess(at.spec))
+    if small is None:
+        return
+    few, much, is_around, around = float(at.sizes[small]), float(at.sizes[large]), "is around", "around"
+    if much <= SPREAD * few or much <= 5:  # a column may also stand far from 0 and hardly move
+        moves = torch.where(at.constant, math.nan, at.x.std(0))
+        small, large = int(moves.nan_to_num(math.inf).argmin()), int(moves.nan_to_num(0).argmax())
+        few, much, is_around, around = float(moves[small]), float(moves[large]), "varies by", "by"
+        if much <= 10 * SPREAD * few:
+            return
+    what = f"the columns have very different sizes: {at.column(large)} {is_around} {much:.3g}, {at.column(small)} {around} {few:.2g}"
+    yield Finding(f"{what} ({much / few:,.0f} times smaller)", _standardized(at.spec), _preprocess(at.spec))
 
 
 @RULES.register("NN202", on="data", severity="warning")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -115,7 +114,9 @@ def measured(trial: Any) -> dict[str, Any]:
         for row in layer_table(trial.network.model, trial.examined.data.shape)
     ]
     seconds, _ = trial.steps
-    each = statistics.median(seconds[len(seconds) // 4 :]) if seconds else None  # the first ones warm up
+    each = (
+        sorted(seconds)[len(seconds) // 4] if seconds else None
+    )  # the first step gathers and warms up, and a neighbour may disturb others
     overfit = dict(zip(("rows", "loss", "simplest"), trial.overfit, strict=True)) if trial.overfit else None
     return {
         "layers": layers,

@@ -28,6 +28,8 @@ from nnrun.training.network import Network, build_network
 from nnrun.training.plan import first_state, make_plan
 
 MOST_ROWS = 64
+MOST_VALUES = 10_000_000
+"""Of the batch, on its way through the layers."""
 OVERFIT_ROWS = 8
 SECONDS = 1.5
 """How long a trial that could go on and on may take."""
@@ -60,12 +62,18 @@ class Trial:
         return cls(examined, build_network(examined.spec, data.task, data.shape, device), device)
 
     @cached_property
+    def values(self) -> int:
+        """How many values one row makes on its way through the layers."""
+        shape = self.examined.data.shape
+        return math.prod(shape) + sum(math.prod(row.output_shape) for row in layer_table(self.network.model, shape))
+
+    @cached_property
     def batch(self) -> Rows:
-        """The first rows that training will see, at most `MOST_ROWS`, on the CPU."""
+        """The first rows that training will see, at most `MOST_ROWS`, and fewer of a network that makes much of them; on the CPU."""
         spec, part = self.examined.spec, self.examined.data.parts["train"]
         order = row_order(spec.seed, 1, len(part)) if spec.shuffle else torch.arange(len(part))
         size = len(part) if spec.batch_size == "all" else spec.batch_size
-        rows = order[: max(2, min(size, MOST_ROWS))].to(part.x.device)
+        rows = order[: max(2, min(size, MOST_ROWS, MOST_VALUES // self.values))].to(part.x.device)
         return Rows(part.x[rows].cpu(), part.y[rows].cpu())
 
     def exact(self) -> tuple[nn.Module, Callable[[Tensor, Tensor], Tensor]]:
@@ -139,7 +147,10 @@ class Trial:
 
     @cached_property
     def overfit(self) -> tuple[int, float, float] | None:
-        """A few rows learned by heart with L-BFGS: how many, the loss that was reached, and that of the simplest answer."""
+        """A few rows learned by heart with L-BFGS: how many, the loss that was reached, and that of the simplest answer.
+
+        None where there is no such loss, or the search has not come to its end in time.
+        """
         head, batch = self.network.head, self.batch
         first = {row.numpy().tobytes(): number for number, row in reversed(list(enumerate(batch.x)))}
         rows = sorted(first.values())[: max(2, min(OVERFIT_ROWS, self.parameters // (2 * head.outputs)))]
@@ -160,29 +171,39 @@ class Trial:
                 value.backward()  # type: ignore[no-untyped-call]
             return value
 
-        while reached > 0.05 * simplest and time.monotonic() - began < SECONDS:
+        while time.monotonic() - began < SECONDS:
             before = reached
             search.step(closure)  # type: ignore[no-untyped-call]
-            if reached >= before:
-                break
-        return len(rows), reached, simplest
+            if reached < 0.05 * simplest or not reached < 0.999 * before:
+                return len(rows), reached, simplest
+        return None
 
     @cached_property
     def steps(self) -> tuple[list[float], str]:
-        """Seconds of each of the first steps of training, on a copy; and what was said when it diverged."""
+        """Seconds of each of the first steps of training, on a copy; and what was said when it diverged.
+
+        A batch much larger than the trial's is not run: a part of it is, and takes its share of the time.
+        """
         spec, data = self.examined.spec, self.examined.data
         copied = copy.deepcopy(self.network.model)
         plan, _ = make_plan(spec, data.row_numbers["train"], copied)
-        torch.set_num_threads(choose_threads(spec.threads, 3 * forward_work(copied, data.shape) * min(plan.batch_size, len(self.batch))))
         part, state = data.parts["train"], first_state(spec, copied, self.device)
+        size = min(plan.batch_size, len(part), max(2, MOST_VALUES // self.values))
+        share = min(plan.batch_size, len(part)) / size
+        torch.set_num_threads(choose_threads(spec.threads, 3 * forward_work(copied, data.shape) * size))
         seconds, began = [], time.perf_counter()
         last = began
         moments = train(
-            state, self.network.loss_fn, part.x, self.network.head.encode(part.y), replace(plan, epochs=1), due=lambda state: True
+            state,
+            self.network.loss_fn,
+            part.x,
+            self.network.head.encode(part.y),
+            replace(plan, epochs=1, batch_size=size),
+            due=lambda state: True,
         )
         try:
             for _ in moments:
-                seconds.append(time.perf_counter() - last)
+                seconds.append((time.perf_counter() - last) * share)
                 last = time.perf_counter()
                 if last - began > SECONDS / 3:
                     break
@@ -196,8 +217,7 @@ class Trial:
         data, spec = self.examined.data, self.examined.spec
         held = sum(part.x.numel() * part.x.element_size() for part in data.parts.values())
         size = len(data.parts["train"]) if spec.batch_size == "all" else min(spec.batch_size, len(data.parts["train"]))
-        passed = sum(math.prod(row.output_shape) for row in layer_table(self.network.model, data.shape))
-        return 2 * held + 4 * (4 * self.parameters + 2 * size * (passed + math.prod(data.shape)))
+        return 2 * held + 4 * (4 * self.parameters + 2 * size * self.values)
 
     @property
     def memory_there(self) -> int:
