@@ -71,9 +71,8 @@ def loss_at_start(trial: Trial) -> Iterator[Finding]:
     if simplest is None:
         return
     numbers = not trial.examined.data.task.classes
-    level = (
-        max(simplest, trial.examined.target_size**2 if trial.network.head.loss == "mse" else trial.examined.target_size) if numbers else 0
-    )
+    size = trial.examined.target_size if numbers else 0.0
+    level = max(simplest, size**2 if trial.network.head.loss == "mse" else size, 1.0)  # untrained outputs are around 1 themselves
     bound = 10 * level if numbers else 3 * simplest
     if not math.isfinite(start) or start > bound > 0:
         what = f"before training the loss is {start:.3g}, and {_simplest(trial)} has {simplest:.3g}"
@@ -125,9 +124,9 @@ def cannot_overfit(trial: Trial) -> Iterator[Finding]:
     the targets.
     """
     found = trial.overfit
-    if found and found[1] > 0.5 * found[2]:
-        rows, reached, simplest = found
-        what = f"{rows} rows cannot be learned by heart: their loss stays at {reached:.3g}, where {_simplest(trial)} has {simplest:.3g}"
+    if found and found[1] > 0.5:
+        rows, share = found
+        what = f"{rows} rows cannot be learned by heart: their loss stays at {share:.0%} of that of {_simplest(trial)}"
         yield Finding(what, "look at the last layer, and at the loss", ("layers",))
 
 

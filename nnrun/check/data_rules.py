@@ -23,7 +23,8 @@ SPREAD = 100.0  # between the largest column and the smallest
 LARGE, SMALL = 30.0, 0.01  # of inputs: the first weights of a layer are made for inputs of about 1
 MOSTLY = 0.9  # of the rows are of one class
 FEW_ROWS = 100
-TIME = re.compile(r"(time|date|day|week|month|year|quarter|period|age|t|x)s?\d*", re.IGNORECASE)  # may well rise by 1 from row to row
+TIME = re.compile(r"(^|_)(time|date|day|week|month|year|quarter|period|age)|^[tx]\d*$", re.IGNORECASE)  # may well rise by 1 a row
+IDENTIFIER = re.compile(r"(^|_|\b)(id|no|nr|number|index|idx|row|case|obs|key|code)s?$", re.IGNORECASE)
 ADAPTIVE = ("adam", "adamw", "nadam", "radam", "rmsprop")
 BY_DISTANCE = ("mse", "smooth_l1", "huber", "l1", "gaussian_nll")
 RANGES = {
@@ -152,14 +153,18 @@ def class_missing_from_a_part(at: Examined) -> Iterator[Finding]:
     """
     classes, parts = at.data.task.classes, {name: part.y.cpu() for name, part in at.data.parts.items() if len(part)}
     counts = {name: y.bincount(minlength=len(classes)) for name, y in parts.items()} if classes else {}
+    told = []
     for name, count in counts.items():
-        missing = [number for number in range(len(classes)) if not count[number]]
+        missing = [repr(classes[number]) for number in range(len(classes)) if not count[number]]
         if missing:
-            shown = ", ".join(repr(classes[number]) for number in missing[:3]) + (", …" if len(missing) > 3 else "")
-            rows = sum(int(other[missing[0]]) for other in counts.values())
-            enough = rows >= len(parts) and at.spec.split.method not in ("stratified", "rows")
-            fix = "write `method: stratified` in the split" if enough else "add rows, or leave the class out"
-            yield Finding(f"the {name} part ({len(parts[name])} rows) has no row of {shown}", fix, ("split",))
+            told.append(f"the {name} part ({len(parts[name])} rows) has no row of {', '.join(missing[:3])}{', …' * (len(missing) > 3)}")
+    if told:
+        rarest = int(torch.stack(list(counts.values())).sum(0).min())
+        enough = rarest >= len(parts) and at.spec.split.method not in ("stratified", "rows")
+        fix = "write `method: stratified` in the split" if enough else "name rows of each class for each part"
+        if at.spec.split.method != "rows" and not enough:
+            fix = f"leave out, or join, the classes of few rows (the rarest has {rarest})"
+        yield Finding("; ".join(told), fix, ("split",))
 
 
 @RULES.register("NN208", on="data", severity="warning")
@@ -195,7 +200,8 @@ def row_numbers_as_input(at: Examined) -> Iterator[Finding]:
         return
     x_ND = torch.cat([part.x for part in at.data.parts.values() if len(part)]).cpu()
     for number in range(x_ND.shape[1]):
-        if not at.constant[number] and _counts(x_ND[:, number].double(), numbers) and not TIME.fullmatch(at.name(number)):
+        name = at.name(number)
+        if not at.constant[number] and not TIME.search(name) and _numbers_rows(name, x_ND[:, number].double(), numbers):
             what = f"{at.column(number)} rises by the same amount from row to row: it numbers the rows"
             yield Finding(what, _ignoring(at, [number]), ("dataset",))
 
@@ -334,11 +340,11 @@ def _twins(at: Examined) -> list[tuple[int, int]]:
     ]
 
 
-def _counts(column: Tensor, numbers: Tensor) -> bool:
-    """Whether a column (N,) rises by the same amount from row to row, in the order of the dataset's rows or in any other."""
-    for key in (numbers, column):
-        order = key.argsort()
-        gaps = column[order].diff() / (numbers[order].diff() if key is numbers else 1)
-        if float(gaps.abs().min()) > 0 and float((gaps / gaps.mean() - 1).abs().max()) < 0.05:
-            return True
-    return False
+def _numbers_rows(name: str, column: Tensor, numbers: Tensor) -> bool:
+    """Whether a column (N,) rises by the same amount from row to row; under the name of an identifier the rows may be shuffled too."""
+    by_row, by_size = numbers.argsort(), column.argsort()
+    gaps = column[by_row].diff() / numbers[by_row].diff()
+    if float(gaps.abs().min()) > 0 and float((gaps / gaps.mean() - 1).abs().max()) < 0.05:
+        return True
+    gaps = column[by_size].diff()
+    return IDENTIFIER.search(name) is not None and float(gaps.min()) > 0 and float((gaps / gaps.mean() - 1).abs().max()) < 0.05

@@ -117,7 +117,7 @@ def measured(trial: Any) -> dict[str, Any]:
     each = (
         sorted(seconds)[len(seconds) // 4] if seconds else None
     )  # the first step gathers and warms up, and a neighbour may disturb others
-    overfit = dict(zip(("rows", "loss", "simplest"), trial.overfit, strict=True)) if trial.overfit else None
+    overfit = dict(zip(("rows", "share"), trial.overfit, strict=True)) if trial.overfit else None
     return {
         "layers": layers,
         "parameters": trial.parameters,

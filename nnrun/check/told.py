@@ -44,7 +44,7 @@ def measured(facts: dict[str, Any]) -> list[str]:
         lines.append(f"loss before training: {facts['start']['loss']:.4g}{beside}")
     if facts.get("overfit"):
         of = facts["overfit"]
-        lines.append(f"learned by heart: {of['rows']} rows, to a loss of {of['loss']:.2g} (the simplest answer has {of['simplest']:.3g})")
+        lines.append(f"learned by heart: {of['rows']} rows, to {of['share']:.2g} of the loss of the simplest answer")
     if "cost" in facts:
         cost = facts["cost"]
         time = f", about {_duration(cost['seconds'])}" if cost["seconds"] is not None else ""
