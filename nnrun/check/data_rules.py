@@ -23,6 +23,7 @@ SPREAD = 100.0  # between the largest column and the smallest
 LARGE, SMALL = 30.0, 0.01  # of inputs: the first weights of a layer are made for inputs of about 1
 MOSTLY = 0.9  # of the rows are of one class
 FEW_ROWS = 100
+SAME = 0.01  # of a deviation: what rounding leaves between metres and feet
 TIME = re.compile(r"(^|_)(time|date|day|week|month|year|quarter|period|age)|^[tx]\d*$", re.IGNORECASE)  # may well rise by 1 a row
 IDENTIFIER = re.compile(r"(^|_|\b)(id|no|nr|number|index|idx|row|case|obs|key|code)s?$", re.IGNORECASE)
 ADAPTIVE = ("adam", "adamw", "nadam", "radam", "rmsprop")
@@ -125,7 +126,7 @@ def duplicate_columns(at: Examined) -> Iterator[Finding]:
     The network gets the same fact twice, and its weights for the two cannot be told apart.
     """
     for first, second in _twins(at) if at.is_table else ():
-        what = f"{at.column(second)} holds the same as {at.column(first)}, but for a factor and a constant"
+        what = f"{at.column(second)} is {at.column(first)} once more, but for a factor, a constant and at most {SAME:.0%} of its deviation"
         yield Finding(what, _ignoring(at, [second]), ("dataset",))
 
 
@@ -251,7 +252,11 @@ def batch_larger_than_the_part(at: Examined) -> Iterator[Finding]:
     rows = len(at.data.parts["train"])
     if at.spec.batch_size != "all" and at.spec.batch_size > rows:
         what = f"batch_size is {at.spec.batch_size}, and the training part has {rows} rows: an epoch is one step"
-        yield Finding(what, f"write `batch_size: {max(1, rows // 8)}`, or `all`", ("batch_size",))
+        yield Finding(
+            what,
+            f"write `batch_size: {2 ** max(0, int(math.log2(rows / 8)))}`, or `all`" if rows >= 8 else "write `batch_size: all`",
+            ("batch_size",),
+        )
 
 
 @RULES.register("NN213", on="data", severity="note")
@@ -320,8 +325,9 @@ def _ignoring(at: Examined, numbers: list[int]) -> str:
     """Return how to leave columns out; only a table in a file has a key for it."""
     if at.spec.dataset.entry.name != "csv":
         return "leave it out of the data" if len(numbers) == 1 else "leave them out of the data"
-    names = [*(at.spec.dataset.arguments()["ignore"] or []), *(at.name(number) for number in numbers)]
-    return f"write `ignore: [{', '.join(names)}]` in the dataset"
+    names = ", ".join(at.name(number) for number in numbers)
+    there = at.spec.dataset.arguments()["ignore"]
+    return f"add {names} to `ignore` in the dataset" if there else f"write `ignore: [{names}]` in the dataset"
 
 
 def _twins(at: Examined) -> list[tuple[int, int]]:
@@ -336,7 +342,7 @@ def _twins(at: Examined) -> list[tuple[int, int]]:
     return [
         (kept[min(one, two)], kept[max(one, two)])
         for one, two in pairwise(order)
-        if abs(probe[one] - probe[two]) < 1e-3 * math.sqrt(len(z_ND)) and bool((z_ND[:, one] - z_ND[:, two]).abs().max() < 1e-4)
+        if abs(probe[one] - probe[two]) < 5 * SAME * math.sqrt(len(z_ND)) and bool((z_ND[:, one] - z_ND[:, two]).abs().max() < SAME)
     ]
 
 

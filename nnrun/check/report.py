@@ -114,9 +114,8 @@ def measured(trial: Any) -> dict[str, Any]:
         for row in layer_table(trial.network.model, trial.examined.data.shape)
     ]
     seconds, _ = trial.steps
-    each = (
-        sorted(seconds)[len(seconds) // 4] if seconds else None
-    )  # the first step gathers and warms up, and a neighbour may disturb others
+    settled = seconds[1:] or seconds  # the first step warms up
+    each = sorted(settled)[len(settled) // 4] if settled else None  # and neighbours disturb others
     overfit = dict(zip(("rows", "share"), trial.overfit, strict=True)) if trial.overfit else None
     return {
         "layers": layers,

@@ -9,7 +9,7 @@ from nnrun.check.report import Report
 from nnrun.check.rules import SEVERITIES, Advice
 
 MARKS = {"error": "✗", "warning": "!", "note": "·"}
-LAYERS = ("layer", "kind", "in", "out", "parameters", "gradient", "analytic = numerical")
+LAYERS = ("layer", "kind", "in", "out", "parameters", "gradient", "numerical differs by")
 
 
 def findings(report: Report) -> list[str]:
@@ -27,7 +27,7 @@ def layer_rows(facts: dict[str, Any]) -> list[tuple[str, ...]]:
             _shape(row["output_shape"]),
             f"{row['parameters']:,}" if row["parameters"] else "",
             "" if row["gradient"] is None else f"{row['gradient']:.2g}",
-            "" if row["difference"] is None else f"to {max(row['difference'], 1e-16):.0e}",
+            f"{max(row['difference'], 1e-16):.0e}" if row["gradient"] else "",
         )
         for row in facts["layers"]
     ]

@@ -30,6 +30,9 @@ from nnrun.training.plan import first_state, make_plan
 MOST_ROWS = 64
 MOST_VALUES = 10_000_000
 """Of the batch, on its way through the layers."""
+MOST_STEPS, FEWEST_STEPS = 20, 3
+"""Of training, on a copy; the first of them warm up."""
+
 OVERFIT_ROWS = 4
 ATTEMPTS = 4
 SECONDS = 1.5
@@ -72,10 +75,15 @@ class Trial:
     def batch(self) -> Rows:
         """The first rows that training will see, at most `MOST_ROWS`, and fewer of a network that makes much of them; on the CPU."""
         spec, part = self.examined.spec, self.examined.data.parts["train"]
-        order = row_order(spec.seed, 1, len(part)) if spec.shuffle else torch.arange(len(part))
         size = len(part) if spec.batch_size == "all" else spec.batch_size
-        rows = order[: max(2, min(size, MOST_ROWS, MOST_VALUES // self.values))].to(part.x.device)
+        rows = self._order[: max(2, min(size, MOST_ROWS, MOST_VALUES // self.values))].to(part.x.device)
         return Rows(part.x[rows].cpu(), part.y[rows].cpu())
+
+    @cached_property
+    def _order(self) -> Tensor:
+        """The training rows in the order of the first epoch."""
+        rows, spec = len(self.examined.data.parts["train"]), self.examined.spec
+        return row_order(spec.seed, 1, rows) if spec.shuffle else torch.arange(rows)
 
     def exact(self) -> tuple[nn.Module, Callable[[Tensor, Tensor], Tensor]]:
         """Return a copy of the network in float64 and evaluation mode, and its loss as a function of (inputs (N, …), targets)."""
@@ -152,7 +160,7 @@ class Trial:
 
         L-BFGS begins at the first weights, then at others. None where the loss has no such answer, or where the time does not suffice.
         """
-        head, batch, until = self.network.head, self.batch, time.monotonic() + SECONDS
+        head, batch = self.network.head, self.batch
         first = {row.numpy().tobytes(): number for number, row in reversed(list(enumerate(batch.x)))}
         rows = sorted(first.values())[: max(2, min(OVERFIT_ROWS, self.parameters // (2 * head.outputs)))]
         x, y = batch.x[rows], batch.y[rows]
@@ -164,7 +172,8 @@ class Trial:
             simplest = max(simplest, 0.1)  # years around 2000 need not be told apart
         if len(rows) < 2 or not simplest or simplest < 1e-9:
             return None
-        share = math.inf
+        torch.optim.LBFGS([torch.zeros(1)])  # torch's first optimiser imports its compiler for seconds, which are not this network's
+        share, until = math.inf, time.monotonic() + SECONDS
         for attempt in range(ATTEMPTS):
             model, loss = self.exact()
             if attempt:
@@ -183,27 +192,24 @@ class Trial:
         A batch much larger than the trial's is not run: a part of it is, and takes its share of the time.
         """
         spec, data = self.examined.spec, self.examined.data
-        copied = copy.deepcopy(self.network.model)
+        copied, part = copy.deepcopy(self.network.model), data.parts["train"]
         plan, _ = make_plan(spec, data.row_numbers["train"], copied)
-        part, state = data.parts["train"], first_state(spec, copied, self.device)
-        size = min(plan.batch_size, len(part), max(2, MOST_VALUES // self.values))
-        share = min(plan.batch_size, len(part)) / size
+        full = min(plan.batch_size, len(part))
+        size = min(full, max(2, MOST_VALUES // self.values))
+        rows = self._order[: size * MOST_STEPS].to(part.x.device)
+        short = replace(plan, epochs=1, batch_size=size, shuffle=False, drop_last=len(rows) % size == 1, row_numbers=None)
+        state = first_state(spec, copied, self.device)
         torch.set_num_threads(choose_threads(spec.threads, 3 * forward_work(copied, data.shape) * size))
-        seconds, began = [], time.perf_counter()
-        last = began
-        moments = train(
-            state,
-            self.network.loss_fn,
-            part.x,
-            self.network.head.encode(part.y),
-            replace(plan, epochs=1, batch_size=size),
-            due=lambda state: True,
-        )
+        seconds: list[float] = []
+        began = last = time.perf_counter()
         try:
-            for _ in moments:
-                seconds.append((time.perf_counter() - last) * share)
-                last = time.perf_counter()
-                if last - began > SECONDS / 3:
+            for _ in train(
+                state, self.network.loss_fn, part.x[rows], self.network.head.encode(part.y[rows]), short, due=lambda state: True
+            ):
+                now = time.perf_counter()
+                seconds.append((now - last) * full / size)
+                last = now
+                if len(seconds) > FEWEST_STEPS and now - began > SECONDS / 3:
                     break
         except DivergedError as error:
             return seconds, error.faults[0].what
