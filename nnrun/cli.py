@@ -117,7 +117,9 @@ def check(
 
         report = examine(*read_spec(config, [*(set_ or ()), *([f"device={device}"] if device else ())]), fast=fast)
         if json:
-            print(jsonlib.dumps(report.document()))
+            from nnrun.runs.folder import strict_json
+
+            print(strict_json(report.document()))
         else:
             show_report(report)
         report.require()

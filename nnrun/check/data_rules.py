@@ -23,6 +23,7 @@ SPREAD = 100.0  # between the largest column and the smallest
 LARGE, SMALL = 30.0, 0.01  # of inputs: the first weights of a layer are made for inputs of about 1
 MOSTLY = 0.9  # of the rows are of one class
 FEW_ROWS = 100
+MOST_VALUES = 5_000_000  # that are looked at for a column that numbers the rows
 SAME = 0.01  # of a deviation: what rounding leaves between metres and feet
 TIME = re.compile(r"(^|_)(time|date|day|week|month|year|quarter|period|age)|^[tx]\d*$", re.IGNORECASE)  # may well rise by 1 a row
 IDENTIFIER = re.compile(r"(^|_|\b)(id|no|nr|number|index|idx|row|case|obs|key|code)s?$", re.IGNORECASE)
@@ -200,11 +201,18 @@ def row_numbers_as_input(at: Examined) -> Iterator[Finding]:
     if not at.is_table or at.x.shape[1] < 2 or len(numbers) < 20:
         return
     x_ND = torch.cat([part.x for part in at.data.parts.values() if len(part)]).cpu()
+    order = numbers.argsort()[: MOST_VALUES // x_ND.shape[1]]
+    rising = _evenly(x_ND[order].double().diff(dim=0) / numbers[order].diff()[:, None])
     for number in range(x_ND.shape[1]):
         name = at.name(number)
-        if not at.constant[number] and not TIME.search(name) and _numbers_rows(name, x_ND[:, number].double(), numbers):
-            what = f"{at.column(number)} rises by the same amount from row to row: it numbers the rows"
-            yield Finding(what, _ignoring(at, [number]), ("dataset",))
+        shuffled = IDENTIFIER.search(name) and bool(_evenly(x_ND[:, number].sort().values.double().diff()[:, None]))
+        if not at.constant[number] and not TIME.search(name) and (rising[number] or shuffled):
+            how = (
+                "rises by the same amount from row to row"
+                if rising[number]
+                else "holds each of the numbers from its least to its largest once"
+            )
+            yield Finding(f"{at.column(number)} {how}: it numbers the rows", _ignoring(at, [number]), ("dataset",))
 
 
 @RULES.register("NN210", on="data", severity="warning")
@@ -346,11 +354,7 @@ def _twins(at: Examined) -> list[tuple[int, int]]:
     ]
 
 
-def _numbers_rows(name: str, column: Tensor, numbers: Tensor) -> bool:
-    """Whether a column (N,) rises by the same amount from row to row; under the name of an identifier the rows may be shuffled too."""
-    by_row, by_size = numbers.argsort(), column.argsort()
-    gaps = column[by_row].diff() / numbers[by_row].diff()
-    if float(gaps.abs().min()) > 0 and float((gaps / gaps.mean() - 1).abs().max()) < 0.05:
-        return True
-    gaps = column[by_size].diff()
-    return IDENTIFIER.search(name) is not None and float(gaps.min()) > 0 and float((gaps / gaps.mean() - 1).abs().max()) < 0.05
+def _evenly(gaps_ND: Tensor) -> Tensor:
+    """Return for each column of gaps whether they are all the same (up to rounding) and not 0: (D,)."""
+    mean = gaps_ND.mean(0)
+    return (gaps_ND.abs().amin(0) > 0) & ((gaps_ND - mean).abs().amax(0) < 0.05 * mean.abs())

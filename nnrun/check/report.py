@@ -75,32 +75,39 @@ def examine(spec: Experiment, source: Source, *, fast: bool = False) -> Report:
     on_config = advise("config", spec, ignore=spec.ignore, place=source.place)
     if fast:
         return Report(config, on_config, ["config"])
+    report = Report(config, on_config, ["config"])
+    try:
+        _examine_data(report, spec, source)
+    except NnrunError as error:
+        report.stopped = error.placed(source.place)
+    report.advice.sort(key=lambda one: SEVERITIES.index(one.severity))
+    return report
+
+
+def _examine_data(report: Report, spec: Experiment, source: Source) -> None:
+    """Ask the rules on the data, and, when the network can be built on it, those on a batch; what is found stands in the report at once."""
     from nnrun.check.examined import Examined
     from nnrun.check.trial import Trial
     from nnrun.data.prepare import prepare
     from nnrun.training.device import choose_device
     from nnrun.training.network import resolve
 
-    try:
-        device = choose_device(spec.device)
-        data = prepare(spec, device)
-        at = Examined(resolve(spec, data.task), data)
-    except NnrunError as error:
-        return Report(config, on_config, ["config"], stopped=error.placed(source.place))
-    on_config = advise("config", at.spec.model_copy(update={"device": device.type}), ignore=spec.ignore, place=source.place)
-    on_data = advise("data", at, ignore=spec.ignore, place=source.place)
-    facts: dict[str, Any] = {"rows": {name: len(part) for name, part in data.parts.items()}}
-    refused = advise("plan", at, device, place=source.place)
-    if refused:
-        return Report(config, in_order(on_config + on_data + refused), ["config", "data"], facts)
-    trial = Trial.of(at, device)
-    on_batch = advise("batch", trial, ignore=spec.ignore, place=source.place)
-    return Report(config, in_order(on_config + on_data + on_batch), ["config", "data", "batch"], facts | measured(trial))
+    def ask(on: str, *given: Any) -> list[Advice]:
+        return advise(on, *given, ignore=spec.ignore if on != "plan" else (), place=source.place)
 
-
-def in_order(advice: list[Advice]) -> list[Advice]:
-    """Return the findings, the gravest first."""
-    return sorted(advice, key=lambda one: SEVERITIES.index(one.severity))
+    device = choose_device(spec.device)
+    data = prepare(spec, device)
+    at = Examined(resolve(spec, data.task), data)
+    report.advice = ask("config", at.spec.model_copy(update={"device": device.type})) + ask("data", at)
+    report.asked.append("data")
+    report.facts["rows"] = {name: len(part) for name, part in data.parts.items()}
+    refused = ask("plan", at, device)
+    report.advice += refused
+    if not refused:
+        trial = Trial.of(at, device)
+        report.advice += ask("batch", trial)
+        report.facts |= measured(trial)
+        report.asked.append("batch")
 
 
 def measured(trial: Any) -> dict[str, Any]:
