@@ -5,7 +5,7 @@ BIN := .venv/bin
 # Tests come from many small processes; one thread each keeps them from fighting over the cores.
 WORKERS ?= 2
 
-.PHONY: train test check format bench soak clean
+.PHONY: train test check check-rules format bench soak clean
 
 train: .venv/ready
 	@run=$$($(BIN)/nnrun train configs/iris.yaml) && echo "$$run" && $(BIN)/nnrun eval --checkpoint "$$run"
@@ -18,6 +18,10 @@ check: .venv/ready
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+# What the rules of `nnrun check` find in a gallery of faulty experiments, and say wrongly of sound ones.
+check-rules: .venv/ready
+	$(BIN)/python -m tests.check.gallery
 
 format: .venv/ready
 	$(BIN)/ruff format .

@@ -6,10 +6,12 @@ nnrun train examples/my_parts.yaml --plugin examples/my_parts.py
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
 
+from nnrun.check.rules import Finding
 from nnrun.data.dataset import Dataset, Task
 from nnrun.model.incoming import Incoming
 from nnrun.registry import DATASETS, LAYERS, LOSSES, METRICS, RULES
@@ -83,9 +85,8 @@ def worst_recall(scored: Scored) -> Tensor:
     return (scored.hits / scored.support.clamp(min=1)).min()
 
 
-@RULES.register("MY101", on="config")
-def focal_without_worst_recall(spec: Experiment) -> str | None:
+@RULES.register("MY101", on="config", severity="warning")
+def focal_without_worst_recall(spec: Experiment) -> Iterator[Finding]:
     """A focal loss, whose purpose is the rare class, and no metric that looks at it."""
-    if spec.loss is None or spec.loss.entry.name != "focal" or "worst_recall" in (spec.metrics or ()):
-        return None
-    return "the loss is focal, and no metric looks at the rarest class; add worst_recall to metrics"
+    if spec.loss is not None and spec.loss.entry.name == "focal" and "worst_recall" not in (spec.metrics or ()):
+        yield Finding("the loss is focal, and no metric looks at the rarest class", "metrics: [worst_recall]", ("metrics",))

@@ -1,5 +1,8 @@
 """Importing this module registers every built-in part. It imports neither torch nor pydantic's models: see `nnrun.lazy`."""
 
+from nnrun.check import batch_rules as batch_rules
+from nnrun.check import config_rules as config_rules
+from nnrun.check import data_rules as data_rules
 from nnrun.check import health as health
 from nnrun.check import rules as rules
 from nnrun.data import augment as augment

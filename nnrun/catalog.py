@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 import types
 import typing
@@ -93,15 +92,15 @@ def facts(entry: Entry) -> dict[str, Any]:
         {"name": a.name, "type": in_words(a.type), "required": a.required, "default": None if a.required else a.default, "help": a.help}
         for a in entry.arguments.values()
     ]
-    return {"kind": entry.kind, "name": entry.name, "summary": entry.summary, "place": entry.place, "arguments": arguments}
+    told = {"kind": entry.kind, "name": entry.name, "summary": entry.summary, "place": entry.place, "arguments": arguments}
+    return told | ({**entry.traits, "reason": entry.body} if entry.kind == "rules" else {})
 
 
 def in_full(entry: Entry) -> str:
     """Return everything there is to say of one part: its docstring, each argument, and how a config writes it."""
     paragraphs = [f"{_call(entry)}\n{entry.place}", entry.summary]
-    body = _body(entry)
-    if body:
-        paragraphs.append(body)
+    if entry.body:
+        paragraphs.append(entry.body)
     if entry.arguments:
         paragraphs.append("\n".join(["arguments:", *(line for argument in entry.arguments.values() for line in _told(argument))]))
     paragraphs += [f"{title}:\n{_indented(text)}" for title, text in examples(entry).items()]
@@ -109,7 +108,9 @@ def in_full(entry: Entry) -> str:
 
 
 def examples(entry: Entry) -> dict[str, str]:
-    """Return title → YAML that a config can hold: the shortest way to write a part, and the longest; none for a rule."""
+    """Return title → YAML that a config can hold: the shortest way to write a part, and the longest."""
+    if entry.kind == "rules":
+        return {"to silence it": f"ignore: [{entry.name}]\n"}
     if entry.kind == "metrics":
         return {"in a config": f"metrics: [{entry.name}]\n"}
     if entry.kind == "splits":
@@ -167,16 +168,10 @@ def _bounds(marks: Iterable[Any]) -> list[str]:
 
 
 def _call(entry: Entry) -> str:
+    if entry.kind == "rules":
+        return f"{entry.name} ({entry.traits['severity']}, on the {entry.traits['on']})"
     given = ", ".join(a.name if a.required else f"{a.name}={shown(a.default)}" for a in entry.arguments.values())
     return f"{entry.name}({given})"
-
-
-def _body(entry: Entry) -> str:
-    """Return the docstring between its first line and its sections of arguments and errors."""
-    rest = (inspect.getdoc(entry.build) or "").partition("\n")[2]
-    for section in ("Args:", "Returns:", "Raises:"):
-        rest = rest.partition(f"{section}\n")[0]
-    return rest.strip()
 
 
 def _told(argument: Argument) -> list[str]:

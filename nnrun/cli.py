@@ -20,7 +20,7 @@ from nnrun.report.words import between
 from nnrun.require import Requirement, refuse_unscored
 from nnrun.require import require as check_required
 from nnrun.runs.signals import Signals
-from nnrun.terminal import print_comparison, say, say_next, say_summary, try_report, user_errors, write_table, write_text
+from nnrun.terminal import print_comparison, say, say_next, say_summary, show_report, try_report, user_errors, write_table, write_text
 from nnrun.usage import Group
 
 if TYPE_CHECKING:
@@ -124,6 +124,33 @@ def train(
         page = try_report(run) if report else None
         if not quiet:
             say_next(run.folder, page)
+
+
+@app.command()
+def check(
+    config: Config,
+    set_: Overrides = None,
+    fast: Annotated[bool, typer.Option("--fast", help="Only what the config alone says: no data, no network.")] = False,
+    plugin: Plugins = None,
+    device: Device = None,
+    data_dir: DataDir = None,
+    json: Json = False,
+) -> None:
+    """Tell what is wrong or unwise in CONFIG before it is trained; exits with 5 when there is an error."""
+    with user_errors():
+        _use_data_dir(data_dir)
+        _load(plugin)
+        from nnrun.check.report import examine
+        from nnrun.spec.reader import read_spec
+
+        report = examine(*read_spec(config, set_ or (), device=device), fast=fast)
+        if json:
+            from nnrun.runs.folder import strict_json
+
+            print(strict_json(report.document()))
+        else:
+            show_report(report)
+        report.require()
 
 
 @app.command("eval")

@@ -7,7 +7,7 @@
     │   └─ CheckpointError   … absent, torn, or of another kind
     ├─ DivergedError     3   the loss stopped being a finite number
     ├─ EnvironmentFault  4   disk, permission, memory, device, worker
-    ├─ RequirementError  5   a score asked for was not reached
+    ├─ RequirementError  5   a score asked for was not reached, or a rule of `check` found an error
     └─ Interrupted       130 or 143: a signal asked to stop, and the state is saved
 
 Anything else that escapes is our bug and keeps its traceback. How an error reads is decided here, in `Fault.__str__`.
@@ -118,7 +118,7 @@ class EnvironmentFault(NnrunError):  # noqa: N818 (EnvironmentError is Python's)
 
 
 class RequirementError(NnrunError):
-    """A score that was asked for was not reached."""
+    """A score that was asked for was not reached, or a rule of `check` found an error."""
 
     exit_code = 5
 

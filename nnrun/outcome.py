@@ -9,6 +9,7 @@ from nnrun.check.rules import outcome_notes
 from nnrun.data.prepare import Prepared
 from nnrun.model.build import forward_work
 from nnrun.registry import METRICS
+from nnrun.spec.experiment import Experiment
 from nnrun.training.baselines import Baseline, make_baselines
 from nnrun.training.metrics import Scored, default_metrics, score
 from nnrun.training.network import Network
@@ -41,7 +42,7 @@ class Outcome:
     notes: list[str]
 
 
-def final_outcome(network: Network, data: Prepared, seed: int, epochs: int) -> Outcome:
+def final_outcome(network: Network, data: Prepared, spec: Experiment, epochs: int) -> Outcome:
     """Score every part that has rows; the last of them, test where there is one, is the one that is reported and compared."""
     *others, last = [name for name, part in data.parts.items() if len(part)]
     metrics = {name: network.score(data.parts[name]) for name in others}
@@ -49,10 +50,10 @@ def final_outcome(network: Network, data: Prepared, seed: int, epochs: int) -> O
     output_NK = network.outputs(reported.x)
     metrics[last] = network.figures(output_NK, reported.y)
     training = 3 * forward_work(network.model, data.shape) * len(data.parts["train"]) * epochs
-    baselines = make_baselines(data.task, data.parts["train"], reported, seed, training // 10)
+    baselines = make_baselines(data.task, data.parts["train"], reported, spec.seed, training // 10)
     names = network.metrics or default_metrics(data.task)
     verdict = _verdict(names[0], network.scored(output_NK, reported.y), baselines)
-    notes = outcome_notes(network.head.predict(output_NK), reported.y, data.task)
+    notes = outcome_notes(network.head.predict(output_NK), reported.y, data.task, spec.ignore)
     told = {one.name: _facts(one, names, len(data.parts["train"])) for one in baselines}
     return Outcome(metrics, {last: network.intervals(output_NK, reported.y)}, told, verdict, notes)
 

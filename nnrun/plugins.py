@@ -46,11 +46,27 @@ CONTRACTS: dict[str, tuple[int, str, dict[str, Any]]] = {
         "takes (epochs), and returns a function of the epoch",
         {"every": ("epoch", "step"), "spans_run": (True, False), "plateau": (True, False)},
     ),
-    "metrics": (1, "takes (scored), and returns a tensor of no dimension", {"task": ("classes", "numbers"), "better": ("higher", "lower")}),
-    "rules": (-1, "takes (spec), or for on='outcome' (predicted, y, task), and returns a sentence or None", {"on": ("config", "outcome")}),
+    "metrics": (
+        1,
+        "takes (scored), and returns a tensor of no dimension",
+        {
+            "task": ("classes", "numbers"),
+            "better": ("higher", "lower"),
+            "interval": ("share", "confusion", "rows"),
+            "cost": (1, 2, 4, 8, 16, 32),
+        },
+    ),
+    "rules": (
+        1,
+        "takes (spec), for on='data' (examined), or for on='outcome' (predicted, y, task), and yields a Finding for each thing it sees",
+        {
+            "on": ("config", "data", "plan", "batch", "outcome", "weights", "losses"),
+            "severity": ("error", "warning", "note"),
+        },
+    ),
 }
 """Kind → how many arguments nnrun supplies, what a builder is, and each trait with its values."""
-NEEDED = {"losses": ("scores",), "metrics": ("task", "better"), "rules": ("on",)}
+NEEDED = {"losses": ("scores",), "metrics": ("task", "better"), "rules": ("on", "severity")}
 """Kind → the traits that must be given; of a loss also `classes` or `numbers`."""
 
 
@@ -86,7 +102,7 @@ def check_part(entry: Entry, singular: str) -> None:
         raise PartError(f"{told} is no function", f"decorate a function: it {kind}")
     parameters = inspect.signature(entry.build).parameters.values()
     given = [one for one in parameters if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)]
-    wanted = 1 if entry.traits.get("table") else {"config": 1, "outcome": 3}.get(str(entry.traits.get("on")), supplied)
+    wanted = 1 if entry.traits.get("table") else {"plan": 2, "outcome": 3}.get(str(entry.traits.get("on")), supplied)
     if any(one.kind in (one.VAR_POSITIONAL, one.VAR_KEYWORD) for one in parameters) or (wanted >= 0 and len(given) != wanted):
         raise PartError(f"{told} has another signature than its kind", f"it {kind}; the config's own arguments come after a `*`")
     untyped = [one.name for one in parameters if one.kind is one.KEYWORD_ONLY and one.annotation is one.empty]

@@ -65,6 +65,14 @@ class Entry:
         return "" if module.partition(".")[0] == "nnrun" else module
 
     @property
+    def body(self) -> str:
+        """The builder's docstring between its first line and its sections of arguments and errors."""
+        rest = (inspect.getdoc(self.build) or "").partition("\n")[2]
+        for section in ("Args:", "Returns:", "Raises:"):
+            rest = rest.partition(f"{section}\n")[0]
+        return rest.strip()
+
+    @property
     def place(self) -> str:
         """The builder's file and line, as `nnrun list` prints it."""
         code = inspect.unwrap(self.build).__code__

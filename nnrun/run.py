@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 
 import nnrun.builtin  # noqa: F401 (fills the registries)
+from nnrun.check.examined import before_training
 from nnrun.check.health import Health
-from nnrun.check.rules import config_notes
 from nnrun.data.prepare import prepare
 from nnrun.errors import CheckpointError, InputError, Interrupted, NnrunError
 from nnrun.model.build import forward_work
@@ -37,11 +37,10 @@ from nnrun.spec.experiment import Experiment, foreign_parts, plain
 from nnrun.spec.source import Source
 from nnrun.spec.writer import dump_spec
 from nnrun.training.device import choose_device, choose_threads
-from nnrun.training.head import fit_scale
 from nnrun.training.loop import Moment, train
 from nnrun.training.loss_modules import Weighted
 from nnrun.training.memory import check_activations, most_parameters
-from nnrun.training.network import build_network, resolve, row_weights
+from nnrun.training.network import network_for, resolve, row_weights
 from nnrun.training.plan import check_monitors, first_state, make_plan
 from nnrun.training.progress import Progress
 from nnrun.training.record import Record
@@ -81,21 +80,12 @@ class Run:
         self.data = prepare(spec, self.device)
         self.spec = resolve(spec, self.data)
         self.plugins = [[one.kind, one.name, one.plugin] for one in foreign_parts(self.spec)]
-        self.notes = [*self.data.notes, *config_notes(self.spec)]
+        self.notes = [*self.data.notes, *before_training(self.spec, self.data, self.device)]
         self.rows = {name: len(part) for name, part in self.data.parts.items()}
         monitor = self.spec.checkpoint.monitor or ("val.loss" if "val" in self.spec.evaluate and self.rows["val"] else "")
-        self.scale = fit_scale(spec.scale_target, self.data.task, self.data.parts["train"].y)
         self.weight = row_weights(self.spec, self.data)
         most, because = most_parameters(self.spec, self.device, keeps_best=bool(monitor))
-        self.network = build_network(
-            self.spec,
-            self.data.task,
-            self.data.shape,
-            self.device,
-            columns=self.data.columns,
-            scale=self.scale,
-            room=min((most, because), (MAX_PARAMETERS, "")),
-        )
+        self.network = network_for(self.spec, self.data, self.device, room=min((most, because), (MAX_PARAMETERS, "")))
         for part in self.data.parts.values():
             self.network.head.check(part.y)
         self.plan, plateau = make_plan(self.spec, self.data.row_numbers["train"], self.data.shape, self.network.model)
@@ -256,7 +246,7 @@ class Run:
 
     def _fitted(self) -> dict[str, Tensor]:
         steps = {f"preprocess/{number}/{name}": tensor for number, step in enumerate(self.data.fitted) for name, tensor in step.items()}
-        return steps | named("target", self.scale)
+        return steps | named("target", self.network.head.scale)
 
     def _facts(self) -> dict[str, Any]:
         """What a checkpoint says beside its tensors; nothing that differs between two equal runs."""
@@ -281,7 +271,7 @@ class Run:
         best = self.progress.best_weights
         if best:
             self.network.model.load_state_dict(best)
-        found = final_outcome(self.network, self.data, self.spec.seed, self.state.epoch)
+        found = final_outcome(self.network, self.data, self.spec, self.state.epoch)
         self.notes += found.notes
         digests, git = self.data.digests, git_commit(Path.cwd())
         self.summary = {

@@ -21,6 +21,7 @@ from nnrun.plugins import fault_in_plugin
 from nnrun.report import words
 
 if TYPE_CHECKING:
+    from nnrun.check.report import Report
     from nnrun.run import Run
 
 
@@ -144,6 +145,28 @@ def _text(value: Any) -> str:
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def show_report(report: Report) -> None:
+    """Print a check's report to stdout: the findings, a table of the layers, what was measured."""
+    from nnrun.check import told
+
+    for paragraph in told.findings(report):
+        print(paragraph, end="\n\n")
+    rows = told.layer_rows(report.facts) if "layers" in report.facts else []
+    if rows and sys.stdout.isatty():
+        from rich.console import Console
+        from rich.table import Table
+
+        table = Table(*told.LAYERS)
+        for row in rows:
+            table.add_row(*row)
+        Console().print(table)
+    elif rows:
+        print(told.plain_table(rows), end="\n\n")
+    for line in told.measured(report.facts):
+        print(line)
+    print(told.summary(report))
 
 
 def write_table(table: dict[str, list[Any]], out: Path | None, *, json: bool) -> None:

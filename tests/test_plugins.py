@@ -78,7 +78,7 @@ def test_the_example_trains_and_is_opened_again(nnrun: Program, tmp_path: Path):
         shutil.copy(ROOT / "examples" / name, tmp_path / name)
     done = nnrun("train", "my_parts.yaml", "--plugin", "my_parts.py", "--out", "run", "--json", "--set", "metrics=[accuracy]")
     assert done.returncode == 0, done.stderr
-    assert "note: MY101: the loss is focal, and no metric looks at the rarest class; add worst_recall to metrics\n" in done.stderr
+    assert "note: MY101: the loss is focal, and no metric looks at the rarest class; metrics: [worst_recall]\n" in done.stderr
     summary = json.loads(done.stdout)
     assert summary["metrics"]["test"]["accuracy"] >= 0.9
     scored = nnrun("eval", "--checkpoint", "run", "--plugin", "my_parts", "--json")
@@ -182,7 +182,7 @@ FAULTS = {
     "an argument before the star": (HEAD + "@LAYERS.register('mine')\ndef mine(at, size: int):\n    'Mine.'\n", "2:1: plug-in bad: the layer 'mine' has another signature than its kind\n    2 | @LAYERS.register('mine')\n      | ^^^^^^^^^^^^^^^^^^^^^^^^\nfix: it takes (at), what reaches the layer, and returns a torch module; the config's own arguments come after a `*`\n"),
     "an argument without a type": (HEAD + "@DATASETS.register('mine')\ndef mine(*, rows):\n    'Mine.'\n", "2:1: plug-in bad: the dataset 'mine': the argument 'rows' has no type\n    2 | @DATASETS.register('mine')\n      | ^^^^^^^^^^^^^^^^^^^^^^^^^^\nfix: write `rows: float`, or what it is\n"),
     "no docstring": (HEAD + "@DATASETS.register('mine')\ndef mine():\n    pass\n", "2:1: plug-in bad: the dataset 'mine' has no docstring\n    2 | @DATASETS.register('mine')\n      | ^^^^^^^^^^^^^^^^^^^^^^^^^^\nfix: its first line is what `nnrun list` shows\n"),
-    "a trait too few": (HEAD + "@METRICS.register('mine', task='classes')\ndef mine(scored):\n    'Mine.'\n", "2:1: plug-in bad: the metric 'mine' lacks the trait better\n    2 | @METRICS.register('mine', task='classes')\n      | ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^\nfix: traits: task: 'classes', 'numbers'; better: 'higher', 'lower'\n"),
+    "a trait too few": (HEAD + "@METRICS.register('mine', task='classes')\ndef mine(scored):\n    'Mine.'\n", "2:1: plug-in bad: the metric 'mine' lacks the trait better\n    2 | @METRICS.register('mine', task='classes')\n      | ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^\nfix: traits: task: 'classes', 'numbers'; better: 'higher', 'lower'; interval: 'share', 'confusion', 'rows'; cost: 1, 2, 4, 8, 16, 32\n"),
     "a loss of nothing": (HEAD + "@LOSSES.register('mine', scores='values')\ndef mine():\n    'Mine.'\n", "2:1: plug-in bad: the loss 'mine' lacks the trait classes or numbers\n"),
     "a trait too many": (HEAD + "@RULES.register('X1', on='config', at='night')\ndef mine(spec):\n    'Mine.'\n", "2:1: plug-in bad: the rule 'X1' has no trait 'at'\n"),
     "a value of no trait": (HEAD + "@METRICS.register('mine', task='class', better='higher')\ndef mine(scored):\n    'Mine.'\n", "2:1: plug-in bad: the metric 'mine': task='class' is not possible\n"),

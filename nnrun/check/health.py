@@ -71,9 +71,12 @@ class Finding:
         return f"epoch {self.epoch}: {self.code}: {self.message}"
 
 
-@RULES.register("NN401", on="weights")
+@RULES.register("NN401", on="weights", severity="warning")
 def one_answer(seen: Weights) -> str | None:
-    """A network that gives every row the same answer."""
+    """A network that gives every row the same answer.
+
+    What it answers follows from no input: it has learned only which class is the most frequent, or the mean.
+    """
     predicted, y = seen.signs.predicted, seen.signs.y
     if not (seen.last or seen.steps >= ENOUGH_STEPS) or len(y) < 2 or bool((y == y[0]).all()):
         return None
@@ -87,9 +90,12 @@ def one_answer(seen: Weights) -> str | None:
     return None
 
 
-@RULES.register("NN402", on="weights")
+@RULES.register("NN402", on="weights", severity="warning")
 def dead_units(seen: Weights) -> str | None:
-    """Rectifiers, most of a layer's, that are 0 for every row; of few inputs, half are from the start."""
+    """Rectifiers, most of a layer's, that are 0 for every row; of few inputs, half are from the start.
+
+    A unit that is 0 for every row passes no gradient on, so it stays so, and the layer is as narrow as what is left of it.
+    """
     worst = max(seen.signs.layers, key=lambda layer: layer.dead / layer.units, default=None)
     if worst is None or worst.dead < 0.8 * worst.units:
         return None
@@ -97,9 +103,12 @@ def dead_units(seen: Weights) -> str | None:
     return f"{few}; scale the inputs (`preprocess: [standardize]`), lower lr, or take leaky_relu"
 
 
-@RULES.register("NN403", on="weights")
+@RULES.register("NN403", on="weights", severity="warning")
 def saturated(seen: Weights) -> str | None:
-    """A layer most of whose values are at the flat ends of its activation."""
+    """A layer most of whose values are at the flat ends of its activation.
+
+    At the flat ends of sigmoid or tanh hardly any gradient passes, and the layers before learn very slowly.
+    """
     worst = max((layer for layer in seen.signs.layers if layer.hidden), key=lambda layer: layer.saturated, default=None)
     if worst is None or worst.saturated < 0.8:
         return None
@@ -109,9 +118,12 @@ def saturated(seen: Weights) -> str | None:
     return f"{share}; scale the inputs (`preprocess: [standardize]`), lower lr, or take relu"
 
 
-@RULES.register("NN404", on="weights")
+@RULES.register("NN404", on="weights", severity="warning")
 def vanishing_gradient(seen: Weights) -> str | None:
-    """A gradient that does not reach the first layers."""
+    """A gradient that does not reach the first layers.
+
+    The first layers keep the weights they were drawn with, however long the training.
+    """
     if any(layer.dead == layer.units for layer in seen.signs.layers):
         return None  # NN402 says why
     relative = {name: norm / size for name, (norm, size) in seen.signs.gradients.items() if size > 0}
@@ -127,9 +139,12 @@ def vanishing_gradient(seen: Weights) -> str | None:
     )
 
 
-@RULES.register("NN405", on="weights")
+@RULES.register("NN405", on="weights", severity="warning")
 def steps_too_large(seen: Weights) -> str | None:
-    """Steps as large as the weights themselves."""
+    """Steps as large as the weights themselves.
+
+    Such steps jump over what they look for; the loss goes up and down, or grows without end.
+    """
     signs = seen.signs
     if signs.step is None or signs.size == 0 or not signs.gradients or not signs.step > 0.5 * signs.size:
         return None
@@ -137,18 +152,24 @@ def steps_too_large(seen: Weights) -> str | None:
     return f"{ratio}; lower lr, scale the inputs (`preprocess: [standardize]`), or set clip_grad_norm"
 
 
-@RULES.register("NN406", on="weights")
+@RULES.register("NN406", on="weights", severity="warning")
 def steps_too_small(seen: Weights) -> str | None:
-    """Steps too small to get anywhere, at the start of training."""
+    """Steps too small to get anywhere, at the start of training.
+
+    Thousands of such steps leave the weights where they were drawn.
+    """
     signs = seen.signs
     if seen.epoch > 1 or not seen.warm or signs.step is None or signs.gradient == 0 or signs.step >= 1e-6 * signs.size:
         return None
     return f"one step changes the weights by {signs.step / signs.size:.0e} of their size, and a thousandth is usual; raise lr"
 
 
-@RULES.register("NN411", on="losses")
+@RULES.register("NN411", on="losses", severity="warning")
 def plateau(losses: Losses) -> str | None:
-    """A training loss that has stood still for half of the epochs."""
+    """A training loss that has stood still for half of the epochs.
+
+    More epochs cost time and bring nothing; or something keeps the network from learning more.
+    """
     train, half = losses.train, len(losses.train) // 2
     if half < 10:
         return None
@@ -161,9 +182,12 @@ def plateau(losses: Losses) -> str | None:
     )
 
 
-@RULES.register("NN412", on="losses")
+@RULES.register("NN412", on="losses", severity="warning")
 def divergence(losses: Losses) -> str | None:
-    """A training loss that rises and stays up."""
+    """A training loss that rises and stays up.
+
+    Each step makes it worse: the steps are too large for the slope.
+    """
     train = losses.train
     lowest = min(train)
     best, now = train.index(lowest), min(train[-3:])
@@ -173,9 +197,12 @@ def divergence(losses: Losses) -> str | None:
     return f"{rises}; lower lr, or set clip_grad_norm"
 
 
-@RULES.register("NN413", on="losses")
+@RULES.register("NN413", on="losses", severity="warning")
 def overfitting(losses: Losses) -> str | None:
-    """A validation loss that rises while the training loss falls."""
+    """A validation loss that rises while the training loss falls.
+
+    The network learns the training rows by heart, and does worse on all others.
+    """
     train, val = losses.train, losses.val
     if len(val) < len(train):
         return None
@@ -207,7 +234,9 @@ class Health:
         some = Rows(rows.x[drawn.to(rows.x.device)], rows.y[drawn.to(rows.y.device)])
         self._observer = Observer(network, some, min(batch, LOOKED_AT), spec.optimizer.build, spec.clip_grad_norm)
         self._task, self._warmup = task, spec.warmup_epochs
-        self._rules = {on: [code for code in RULES if RULES[code].traits.get("on") == on] for on in ("weights", "losses")}
+        self._rules = {
+            on: [code for code in RULES if RULES[code].traits["on"] == on and code not in spec.ignore] for on in ("weights", "losses")
+        }
         self.losses = Losses()
         self.said: list[Finding] = []
         self._at_the_end: list[Finding] = []

@@ -1,56 +1,103 @@
 """What an experienced colleague would say about an experiment: one small function each, registered under its code.
 
-A rule returns a sentence with its evidence and its mend, or None. `on="config"` looks at the spec alone, `on="outcome"` at the predictions
-of the finished network.
+A rule is asked at one stage, is given what is known there, and yields a Finding for each thing that it sees.
+
+    on="config"    the Experiment alone                     asked by check --fast, check and train
+    on="data"      and the prepared data (`examined.py`)    asked by check and train
+    on="batch"     and the network, on one real batch       asked by check
+    on="outcome"   the predictions of a finished network    asked by train
+
+Its severity says what follows: `error` (the result would surely be wrong or mean nothing; train stops), `warning` (a likely mistake; train
+says it), `note` (worth knowing; only check says it). The first line of its docstring is its line in `nnrun list rules`, the rest is the
+reason; `docs/checks.md` holds both. A config silences a rule with `ignore: [NN104]`.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from nnrun.registry import RULES
+from nnrun.errors import Fault, Place
+from nnrun.registry import RULES, Entry
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from nnrun.data.dataset import Task
-    from nnrun.spec.experiment import Experiment
+
+SEVERITIES = ("error", "warning", "note")
 
 
-@RULES.register("NN101", on="config")
-def softmax_twice(spec: Experiment) -> str | None:
-    """A softmax before cross_entropy, which applies one itself."""
-    last = spec.layers[-1] if spec.layers else None
-    if last is None or isinstance(last, int) or spec.loss is None or spec.loss.entry.name != "cross_entropy":
-        return None
-    if last.entry.name not in ("softmax", "log_softmax"):
-        return None
-    twice = "so the softmax is applied twice and gradients shrink" if last.entry.name == "softmax" else "so it is applied twice"
-    return f"the last layer is {last.entry.name} and cross_entropy applies log_softmax itself, {twice}; remove the layer"
+@dataclass(frozen=True)
+class Finding:
+    """What one rule saw.
+
+    Args:
+        evidence: what is so, with its numbers; a sentence without a full stop.
+        fix: what to write instead, or to do.
+        at: where in the config, such as ("layers", 3).
+    """
+
+    evidence: str
+    fix: str
+    at: tuple[int | str, ...] = ()
 
 
-@RULES.register("NN301", on="outcome")
-def one_class_only(predicted: Tensor, y: Tensor, task: Task) -> str | None:
-    """A network that gives every row the same class."""
-    if not task.classes or len(predicted) < 2 or bool((y == y[0]).all()):
-        return None
-    found = predicted[0]
-    if not bool((predicted == found).all()):
-        return None
-    share = float((y == found).double().mean())
-    return (
-        f"the network predicts one class only: {task.classes[int(found)]!r} for all {len(predicted)} rows "
-        f"(right for {share:.0%} of them); scale the inputs (`preprocess: [standardize]`), lower lr, or train longer"
-    )
+@dataclass(frozen=True)
+class Advice:
+    """A finding, with the rule that it is of, and where it stands in the file."""
+
+    rule: Entry
+    finding: Finding
+    place: Place | None = None
+
+    @property
+    def severity(self) -> str:
+        return str(self.rule.traits["severity"])
+
+    @property
+    def fault(self) -> Fault:
+        """The finding as an error tells it, with what to write when it is no mistake."""
+        fix = f"{self.finding.fix}; or, if it is meant, `ignore: [{self.rule.name}]`"
+        return Fault(f"{self.rule.name}: {self.finding.evidence}", fix, self.place, self.finding.at)
+
+    def __str__(self) -> str:
+        return f"{self.rule.name}: {self.finding.evidence}; {self.finding.fix}"
 
 
-def config_notes(spec: Experiment) -> list[str]:
-    """Return what the rules say about a spec, before any data is read."""
-    said = [(code, RULES[code].build(spec)) for code in RULES if RULES[code].traits["on"] == "config"]
-    return [f"{code}: {note}" for code, note in said if note]
+def advise(
+    on: str, *given: Any, ignore: Collection[str] = (), place: Callable[[tuple[int | str, ...]], Place | None] = lambda at: None
+) -> list[Advice]:
+    """Return what the rules of a stage say, in the order of their codes.
+
+    Args:
+        given: what a rule of this stage is asked with.
+        ignore: the codes of rules that are not asked.
+        place: finds where a path of the config stands.
+    """
+    asked = [RULES[code] for code in sorted(RULES) if RULES[code].traits["on"] == on and code not in ignore]
+    return [Advice(rule, finding, place(finding.at) if finding.at else None) for rule in asked for finding in rule.build(*given)]
 
 
-def outcome_notes(predicted: Tensor, y: Tensor, task: Task) -> list[str]:
+def outcome_notes(predicted: Tensor, y: Tensor, task: Task, ignore: Collection[str] = ()) -> list[str]:
     """Return what the rules say about the predictions of a finished network."""
-    said = [(code, RULES[code].build(predicted, y, task)) for code in RULES if RULES[code].traits["on"] == "outcome"]
-    return [f"{code}: {note}" for code, note in said if note]
+    return [str(one) for one in advise("outcome", predicted, y, task, ignore=ignore)]
+
+
+@RULES.register("NN301", on="outcome", severity="warning")
+def one_class_only(predicted: Tensor, y: Tensor, task: Task) -> Iterator[Finding]:
+    """A network that gives every row the same class.
+
+    It has learned only which class is the most frequent: its accuracy may look fair and says nothing about the inputs.
+    """
+    if not task.classes or len(predicted) < 2 or bool((y == y[0]).all()):
+        return
+    found = predicted[0]
+    if bool((predicted == found).all()):
+        share = float((y == found).double().mean())
+        yield Finding(
+            f"the network predicts one class only: {task.classes[int(found)]!r} for all {len(predicted)} rows "
+            f"(right for {share:.0%} of them)",
+            "scale the inputs (`preprocess: [standardize]`), lower lr, or train longer",
+        )

@@ -8,6 +8,7 @@ disguise     one column alone gives the target away
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from nnrun.errors import DataError, Fault
@@ -26,8 +27,17 @@ LOOKED_AT = 20_000  # training rows that are looked at for a target in disguise
 ALMOST_ONE = 1 - 1e-9  # of a correlation
 
 
-def leaks(spec: Experiment, dataset: Dataset, rows: Mapping[str, Tensor]) -> list[str]:
-    """Return a sentence for each leak; [] when the config says to ignore them.
+@dataclass(frozen=True)
+class Leak:
+    """One leak: of which kind (duplicates, groups, disguise), what is so, and what to do about it."""
+
+    kind: str
+    what: str
+    fix: str
+
+
+def leaks(spec: Experiment, dataset: Dataset, rows: Mapping[str, Tensor]) -> list[Leak]:
+    """Return the leaks; [] when the config says to ignore them.
 
     Raises:
         DataError: with all of them, when the config says `leaks: error`.
@@ -36,11 +46,11 @@ def leaks(spec: Experiment, dataset: Dataset, rows: Mapping[str, Tensor]) -> lis
         return []
     found = [*_duplicates(dataset, rows), *_groups(spec.split.group, dataset, rows), *_disguised(dataset, rows["train"])]
     if found and spec.leaks == "error":
-        raise DataError([Fault(what, f"{fix}; or write `leaks: note`", at=("leaks",)) for what, fix in found])
-    return [f"{what}; {fix}" for what, fix in found]
+        raise DataError([Fault(one.what, f"{one.fix}; or write `leaks: note`", at=("leaks",)) for one in found])
+    return found
 
 
-def _duplicates(dataset: Dataset, rows: Mapping[str, Tensor]) -> Iterator[tuple[str, str]]:
+def _duplicates(dataset: Dataset, rows: Mapping[str, Tensor]) -> Iterator[Leak]:
     """Yield how many rows outside training stand in training too, with inputs and target; not where most rows come again and again."""
     import numpy as np
 
@@ -57,13 +67,11 @@ def _duplicates(dataset: Dataset, rows: Mapping[str, Tensor]) -> Iterator[tuple[
         if len(same):
             first, twin = int(rows[part][int(same[0])]), int(numbers[places[same[0]]])
             count = f"{len(same)} of {len(own)} {part} rows are" if len(same) > 1 else f"1 of {len(own)} {part} rows is"
-            yield (
-                f"{count} in the training part too (row {first} is row {twin})",
-                "remove the duplicates, or keep them together with a group",
-            )
+            what = f"{count} in the training part too (row {first} is row {twin})"
+            yield Leak("duplicates", what, "remove the duplicates, or keep them together with a group")
 
 
-def _groups(name: str | None, dataset: Dataset, rows: Mapping[str, Tensor]) -> Iterator[tuple[str, str]]:
+def _groups(name: str | None, dataset: Dataset, rows: Mapping[str, Tensor]) -> Iterator[Leak]:
     """Yield how many values of a column are both in training and outside."""
     if name is None or dataset.table is None:
         return
@@ -72,10 +80,11 @@ def _groups(name: str | None, dataset: Dataset, rows: Mapping[str, Tensor]) -> I
     for part in ("val", "test"):
         shared = sorted(known & set(texts[rows[part].numpy()].drop_nulls().unique()))
         if shared:
-            yield f"{len(shared)} of the {name}s in {part} are in the training part too, such as {shared[0]!r}", "write `method: group`"
+            what = f"{len(shared)} of the {name}s in {part} are in the training part too, such as {shared[0]!r}"
+            yield Leak("groups", what, "write `method: group`")
 
 
-def _disguised(dataset: Dataset, train: Tensor) -> Iterator[tuple[str, str]]:
+def _disguised(dataset: Dataset, train: Tensor) -> Iterator[Leak]:
     """Yield the columns of a table that give the target away by themselves, in the training rows."""
     import numpy as np
 
@@ -92,7 +101,7 @@ def _disguised(dataset: Dataset, train: Tensor) -> Iterator[tuple[str, str]]:
             told = _tells(values, target, bool(dataset.task.classes) or column.kind == "category")
             if told:
                 fix = f"if it is not known before the target is, write `columns: {{{column.name}: ignore}}`"
-                yield f"column {str(column)!r} alone gives the target away: {told}", fix
+                yield Leak("disguise", f"column {str(column)!r} alone gives the target away: {told}", fix)
 
 
 def _tells(values: npt.NDArray[np.float32], target: npt.NDArray[Any], by_value: bool) -> str:

@@ -13,7 +13,7 @@ from nnrun.data.categories import coding, completed, fills
 from nnrun.data.columns import Column, missing_values, narrowed
 from nnrun.data.dataset import Dataset, Rows, Task
 from nnrun.data.inputs import digest
-from nnrun.data.leaks import leaks
+from nnrun.data.leaks import Leak, leaks
 from nnrun.data.preprocess import apply_steps, columns_after, fit_steps
 from nnrun.data.split import split_rows
 from nnrun.errors import DataError
@@ -38,6 +38,7 @@ class Prepared:
         fitted: what each of these steps learned from the training rows.
         digests: SHA-256 of the data and of the split, as the checkpoint stores them.
         notes: what the user should know, one sentence each.
+        leaks: what could make the test part look better than the network is; also in the notes.
     """
 
     task: Task
@@ -52,6 +53,7 @@ class Prepared:
     fitted: list[dict[str, Tensor]]
     digests: dict[str, str]
     notes: list[str]
+    leaks: list[Leak]
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -80,7 +82,8 @@ def prepare(
             what = f"the {name} of dataset {spec.dataset.entry.name!r} has changed since the network was trained"
             fix = f"restore it (digest {value[:12]}, found {digests[name][:12]}), or train again"
             raise DataError(what, fix=fix)
-    notes = [*dataset.notes, *(leaks(spec, dataset, rows) if stored is None else ())]
+    found = leaks(spec, dataset, rows) if stored is None else []
+    notes = [*dataset.notes, *(f"{one.what}; {one.fix}" for one in found)]
     _refuse_missing(spec, dataset)
     at_least, other = coding(spec.preprocess)
     columns, x = narrowed(dataset.columns, dataset.x, rows["train"], at_least=at_least, other=other)
@@ -104,6 +107,7 @@ def prepare(
         learned,
         digests,
         notes,
+        found,
     )
 
 

@@ -92,7 +92,7 @@ def refuse_changes(stored: Checkpoint, spec: Mapping[str, Any], digests: Mapping
 
     Args:
         spec: the plain config of now.
-        allowed: the keys that may differ; `epochs` always may, unless the schedule depends on it.
+        allowed: the keys that may differ; `ignore` and `epochs` always may, `epochs` unless the schedule depends on it.
         data: how to call the dataset in an error.
 
     Raises:
@@ -100,7 +100,9 @@ def refuse_changes(stored: Checkpoint, spec: Mapping[str, Any], digests: Mapping
         CheckpointError: the rows or their split are not those of the run.
     """
     was = stored.facts["spec"]
-    free = {*allowed, "epochs"} - ({"epochs"} if SCHEDULES[was["schedule"]["name"]].traits.get("spans_run") else set()) | set(allowed)
+    free = {*allowed, "epochs", "ignore"} - ({"epochs"} if SCHEDULES[was["schedule"]["name"]].traits.get("spans_run") else set()) | set(
+        allowed
+    )
     for key, value in was.items():
         if spec.get(key) != value and key not in free:
             what = f"the run was started with another {key}: {_short(value)} then, {_short(spec.get(key))} now"

@@ -23,6 +23,7 @@ from nnrun.spec.parts import (
     OptimizerPart,
     Part,
     PreprocessPart,
+    RuleCode,
     SchedulePart,
     SplitName,
     WidthOrLayer,
@@ -268,6 +269,9 @@ class Experiment(Spec):
 
     checkpoint: CheckpointSpec = CheckpointSpec()
     """When the state of training is written, and what picks the best epoch."""
+
+    ignore: list[RuleCode] = []
+    """Codes of rules that are not asked, because what they find is meant (nnrun list rules)."""
 
     @classmethod
     def keys(cls) -> list[str]:

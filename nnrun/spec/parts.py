@@ -21,7 +21,20 @@ from pydantic import AfterValidator, Field, ValidationInfo, create_model
 from pydantic_core import core_schema
 
 from nnrun.errors import closest
-from nnrun.registry import AUGMENT, DATASETS, LAYERS, LOSSES, METRICS, OPTIMIZERS, PREPROCESS, SCHEDULES, SPLITS, Entry, Registry
+from nnrun.registry import (
+    AUGMENT,
+    DATASETS,
+    LAYERS,
+    LOSSES,
+    METRICS,
+    OPTIMIZERS,
+    PREPROCESS,
+    RULES,
+    SCHEDULES,
+    SPLITS,
+    Entry,
+    Registry,
+)
 from nnrun.spec.base import Location, Spec, fault, no_such_name, shown
 from nnrun.spec.wording import form
 
@@ -210,3 +223,4 @@ OptimizerPart = Annotated[Part, Of(OPTIMIZERS)]
 SchedulePart = Annotated[Part, Of(SCHEDULES)]
 MetricName = Annotated[str, _named(METRICS, "metric"), Field(json_schema_extra={"part": "metrics"})]
 SplitName = Annotated[str, _named(SPLITS, "split method"), Field(json_schema_extra={"part": "splits"})]
+RuleCode = Annotated[str, _named(RULES, "rule"), Field(json_schema_extra={"part": "rules"})]

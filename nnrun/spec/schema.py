@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from nnrun.registry import KINDS, LAYERS, METRICS, SPLITS, Registry
+from nnrun.registry import KINDS, LAYERS, METRICS, RULES, SPLITS, Registry
 from nnrun.spec.experiment import Experiment, registry_at
 from nnrun.spec.parts import WIDEST, Of, part_class
 
@@ -29,9 +29,9 @@ def config_schema() -> Schema:
     fields, definitions = made["properties"], made["$defs"]
     definitions["Split"] = {"anyOf": [{"$ref": "#/$defs/splits"}, definitions["Split"]]}
     for registry in KINDS.values():
-        if registry in (SPLITS, METRICS):
+        if registry in (SPLITS, METRICS, RULES):
             definitions[registry.kind] = _names(list(registry), registry)
-        elif registry.kind != "rules":
+        else:
             definitions |= _kind(registry.kind, registry, list(registry))
     definitions |= _kind("layers.activation", LAYERS, Of(LAYERS, trait="activation").names())
     whole = {name: field for name, field in fields.items() if registry_at((name,))}

@@ -25,7 +25,8 @@ class _Dumper(yaml.SafeDumper):
 
 
 def _text_node(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=None if is_plain_text(text) else "'")
+    style = '"' if not text.isprintable() else None if is_plain_text(text) else "'"  # only in double quotes U+0085 comes back as it is
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 
 def _list_node(dumper: yaml.SafeDumper, items: list[Any]) -> yaml.SequenceNode:

@@ -18,7 +18,7 @@ from nnrun.model.incoming import MAX_PARAMETERS
 from nnrun.spec.base import no_such_name
 from nnrun.spec.experiment import Experiment, foreign_parts
 from nnrun.training.evaluate import figures, outputs
-from nnrun.training.head import Head, default_loss, head_for
+from nnrun.training.head import Head, default_loss, fit_scale, head_for
 from nnrun.training.metrics import Scored, check_metrics, default_metrics
 from nnrun.training.uncertainty import Interval, intervals
 
@@ -110,6 +110,12 @@ def row_weights(spec: Experiment, data: Prepared) -> Tensor | None:
         of_class = (len(y) / (len(classes) * counts.clamp(min=1))).float()
     of_row = of_class.to(y.device)[y]
     return of_row if data.weight is None else of_row * data.weight
+
+
+def network_for(spec: Experiment, data: Prepared, device: torch.device, *, room: tuple[int, str] = (MAX_PARAMETERS, "")) -> Network:
+    """Return the untrained network of a resolved spec for its prepared data; see `build_network`."""
+    scale = fit_scale(spec.scale_target, data.task, data.parts["train"].y)
+    return build_network(spec, data.task, data.shape, device, columns=data.columns, scale=scale, room=room)
 
 
 def build_network(

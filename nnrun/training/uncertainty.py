@@ -117,7 +117,10 @@ def _figures_again(name: str, networks: Sequence[Scored]) -> list[Tensor]:
     drawn: list[list[Tensor]] = [[] for _ in networks]
     for rows_BN in _rows_again(len(networks[0].y), _width(name, networks[0])):
         for scored, figures in zip(networks, drawn, strict=True):
-            figures.append(METRICS[name].build(_rows_of(scored, rows_BN)))
+            if "interval" in METRICS[name].traits:
+                figures.append(METRICS[name].build(_rows_of(scored, rows_BN)))
+            else:  # of a plug-in, which need not take many draws at once
+                figures.append(torch.stack([METRICS[name].build(_rows_of(scored, rows_N)) for rows_N in rows_BN]))
     return [torch.cat(figures) for figures in drawn]
 
 

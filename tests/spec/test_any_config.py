@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
@@ -37,6 +37,7 @@ def outcome(read: Callable[[], Any]) -> tuple[tuple[Fault, ...], Any]:
 
 
 @given(CONFIGS)
+@example({"name": "it", "dataset": {"npz": {"path": "it.npz", "x": "\x85"}}})
 @settings(SLOW, max_examples=300)
 def test_the_written_copy_comes_back_equal(values: dict[str, Any]):
     """`read(dump(spec)) == spec`, for every part in every way to write it; and the schema takes both what was written and the copy."""
