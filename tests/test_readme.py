@@ -64,7 +64,10 @@ def test_the_config_it_shows_is_a_config(nnrun: Program, tmp_path: Path):
     from nnrun.spec.experiment import Experiment
     from nnrun.spec.reader import read_spec
 
-    (tmp_path / "it.yaml").write_text(blocks("yaml")[0])
+    table, whole = blocks("yaml")
+    (tmp_path / "it.yaml").write_text(table)
+    assert read_spec(tmp_path / "it.yaml")
+    (tmp_path / "it.yaml").write_text(whole)
     spec, source = read_spec(tmp_path / "it.yaml")
     assert set(source.values) | {"threads"} == set(Experiment.model_fields)
     assert nnrun("train", "it.yaml", "--set", "epochs=1").returncode == 0

@@ -14,7 +14,7 @@ import json
 import lzma
 import os
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from glob import glob
 from itertools import islice
 from pathlib import Path
@@ -284,7 +284,9 @@ def json_values(data: bytes, file: str) -> Iterator[tuple[int, Any]]:
             keys = [key for key, _ in items]
             twice = next((key for key in keys if keys.count(key) > 1), None) if len(set(keys)) < len(keys) else None
             if twice is not None:
-                raise DataError(f"this line gives {twice!r} twice", fix="keep one of them", place=place)
+                column = place.source.rfind(f'"{twice}"') + 1
+                where = replace(place, column=max(1, column), width=len(twice) + 2 if column else 1)
+                raise DataError(f"the key {twice!r} is given twice in this line", fix="keep one of them", place=where)
             return dict(items)
 
         try:
