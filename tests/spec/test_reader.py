@@ -32,7 +32,7 @@ def test_every_fault_is_told_in_one_pass_with_its_place(tmp_path: Path):
         "error: it.yaml:2:1: key 'lerning' does not exist\n"
         "    2 | lerning: 1\n"
         "      | ^^^^^^^\n"
-        "fix: allowed: name, seed, dataset, split, preprocess, layers, activation, loss, optimizer, lr, schedule, warmup_epochs, …\n"
+        "fix: allowed: name, seed, dataset, split, preprocess, augment, layers, activation, loss, optimizer, lr, schedule, …\n"
         "error: it.yaml:3:9: epochs: 'many' is not a whole number\n"
         "    3 | epochs: many\n"
         "      |         ^^^^\n"
