@@ -22,6 +22,7 @@ from nnrun.data.dataset import Rows, Task
 from nnrun.data.inputs import Inputs, Wanted, read_inputs, read_scored
 from nnrun.data.prepare import Prepared, prepare
 from nnrun.data.preprocess import apply_steps, columns_after
+from nnrun.data.table_files import Reading
 from nnrun.errors import CheckpointError, DataError, InputError, NnrunError, Place
 from nnrun.runs import checkpoint as files
 from nnrun.runs.folder import checkpoint_file
@@ -148,7 +149,8 @@ class Trained:
         """What a raw row looked like in training."""
         facts, dataset = self.facts, self.spec.dataset
         file_column = str(dataset.arguments()["file"]) if dataset.entry.name == "pictures" else ""
-        return Wanted(self.columns, tuple(facts["raw_shape"]), facts["raw_bytes"], fills(self.spec.preprocess), file_column)
+        reading = Reading.of(dataset.arguments()) if dataset.entry.traits.get("table") else Reading()
+        return Wanted(self.columns, tuple(facts["raw_shape"]), facts["raw_bytes"], fills(self.spec.preprocess), file_column, reading)
 
     def predict(self, inputs: Inputs, *, probabilities: bool = False) -> Predictions:
         """Return one prediction for each row.

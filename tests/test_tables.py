@@ -83,7 +83,7 @@ def test_mixed_columns_from_train_to_predict(call: Call, tmp_path: Path, table: 
          "    2 | 1,n,2020-01-01,maybe\n      |                ^^^^^\nfix: it knows no, yes\n"),
         ("size,zone,joined,member\nbig,n,2020-01-01,yes\n",
          "error: new.csv:2:1: column 'size': 'big' is not a number (the only such cell, row 0 counted from 0)\n"
-         "    2 | big,n,2020-01-01,yes\n      | ^^^\nfix: write numbers in this column\n"),
+         "    2 | big,n,2020-01-01,yes\n      | ^^^\nfix: the network needs a number in every cell of this column: mend the row, or leave it out\n"),
         ("size,zone,joined,member\n", "error: new.csv has a header but no rows\nfix: add rows of data below it\n"),
     ],
 )  # fmt: skip
@@ -102,7 +102,7 @@ def test_missing_values_are_refused_where_none_were_learned_from(call: Call, tmp
     (tmp_path / "new.csv").write_text("size,zone,joined,member\n,n,2020-01-01,yes\n")
     assert call("predict", "--checkpoint", "run", "new.csv").stderr == (
         "error: new.csv:2:1: column 'size' is missing in 1 of 1 rows (the first is row 0 counted from 0)\n"
-        "    2 | ,n,2020-01-01,yes\n      | ^\nfix: fill it in, or train with `impute`: this network has no step for it\n"
+        "    2 | ,n,2020-01-01,yes\n      | ^\nfix: fill it in, leave the row out, or train with `impute`: this network has no step for it\n"
     )
 
 
@@ -124,3 +124,20 @@ def test_the_config_of_a_run_trains_it_again(call: Call, tmp_path: Path, table: 
     again = call("train", "run/config.yaml", "--out", "again", "-q")
     assert again.exit_code == 0, again.stderr
     assert (tmp_path / "run" / "best.safetensors").read_bytes() == (tmp_path / "again" / "best.safetensors").read_bytes()
+
+
+def test_new_tables_are_read_as_the_config_says(call: Call, tmp_path: Path, table: Path):
+    """Separator, encoding and marks of missing values, for `predict` and for `eval --data`; a class that no training row has is told."""
+    text = table.read_text().replace(",", "|").replace("||", "|unbekannt|").replace("|n|", "|nördlich|")
+    rare = text.rstrip("\n").rpartition("|")[0] + "|neither\n"
+    table.write_bytes(rare.encode("cp1252"))
+    keys = 'separator: "|", encoding: cp1252, missing: [unbekannt]'
+    config = CONFIG.format(target="label, " + keys, steps="[impute, standardize, one_hot]", epochs=2)
+    (tmp_path / "it.yaml").write_text(config.replace("{train: 0.6, val: 0.2, test: 0.2}", "{train: '0:80', test: '80:120', method: rows}"))
+    done = call("train", "it.yaml", "--out", "run")
+    assert done.exit_code == 0, done.stderr
+    assert "note: no training row is of the class 'neither': the network cannot learn it\n" in done.stderr
+    predicted = call("predict", "--checkpoint", "run", "t.csv")
+    assert (predicted.exit_code, len(predicted.stdout.splitlines())) == (0, 121), predicted.stderr
+    scored = call("eval", "--checkpoint", "run", "--data", "t.csv", "--json")
+    assert (scored.exit_code, json.loads(scored.stdout)["rows"]) == (0, 120), scored.stderr

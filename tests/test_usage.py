@@ -124,7 +124,7 @@ def test_a_run_without_its_best_says_which_is_taken(run: Path, call: Call):
     [
         ('{"a": 1, "a": 3, "b": 2}', "stdin:2:10: the key 'a' is given twice in this line\n    2 | {\"a\": 1, \"a\": 3, \"b\": 2}\n      |          ^^^\nfix: keep one of them\n"),
         ('{"a": null, "b": 2}', "stdin:2:1: column 'a' is missing in 1 of 2 rows (the first is row 1 counted from 0)\n"
-         "    2 | {\"a\": null, \"b\": 2}\n      | ^\nfix: fill it in, or train with `impute`: this network has no step for it\n"),
+         "    2 | {\"a\": null, \"b\": 2}\n      | ^\nfix: fill it in, leave the row out, or train with `impute`: this network has no step for it\n"),
     ],
 )  # fmt: skip
 def test_a_line_that_cannot_be_predicted_from(line: str, sentence: str, run: Path, call: Call, tmp_path: Path):

@@ -121,7 +121,7 @@ def one_hot(*, unknown: Unknown = "refuse", at_least: AtLeast = 1) -> Step:
         for column in columns:
             if column.kind == "category" and len(column.levels) > MOST_LEVELS:
                 what = f"column {column.name!r} has {len(column.levels)} categories, and one_hot would make a column of each"
-                raise DataError(what, fix="write `embed` in its place, or `at_least: 10` to keep the frequent ones")
+                raise DataError(what, fix="write `embed` in its place, or `one_hot: {unknown: other, at_least: 10}`")
         return _sizes(columns)
 
     def apply(x: Tensor, learned: Learned) -> Tensor:

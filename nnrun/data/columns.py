@@ -96,8 +96,11 @@ def columns_of(table: Table, names: Sequence[str], kinds: Mapping[str, str]) -> 
     return tuple(found)
 
 
-def raw_rows(table: Table, columns: Sequence[Column]) -> npt.NDArray[np.float32]:
+def raw_rows(table: Table, columns: Sequence[Column], fix: str = "") -> npt.NDArray[np.float32]:
     """Return the cells of these columns as numbers (N, D), NaN where a value is missing.
+
+    Args:
+        fix: what to do about a cell that is no number; by default to mend or remove its row, or to write numbers.
 
     Raises:
         DataError: with one fault for each column that holds a cell which it cannot.
@@ -107,7 +110,7 @@ def raw_rows(table: Table, columns: Sequence[Column]) -> npt.NDArray[np.float32]
     x_ND = np.empty((len(table), len(columns)), np.float32)
     faults: list[Fault] = []
     for number, column in enumerate(columns):
-        values, fault = _values(table, column)
+        values, fault = _values(table, column, fix)
         with np.errstate(over="ignore"):
             x_ND[:, number] = values
         if fault is not None and not any(column.name == other.name for other in columns[:number]):
@@ -167,7 +170,7 @@ def _kind(table: Table, name: str) -> str:
     if series.dtype in (polars.Date, polars.Datetime):
         return "date"
     if series.dtype not in (polars.String, polars.Categorical, polars.Enum):
-        raise _refused(table, name, f"holds {series.dtype}, which nnrun does not read")
+        raise _refused(table, name, f"holds {series.dtype}, which is neither number, text, truth value nor date")
     texts = table.texts(name).drop_nulls()
     if not len(texts):
         raise _refused(table, name, "has no value in any row")
@@ -177,10 +180,13 @@ def _kind(table: Table, name: str) -> str:
         return "number"
     if any(set(different.str.to_lowercase()) <= set(pair) for pair in BOOLEANS):
         return "boolean"
-    if not moments(different).null_count():
+    if moments(different).null_count() * 2 < len(different):
         return "date"
     if len(different) <= FEW_CATEGORIES or len(different) * FEWEST_OF_A_CATEGORY <= len(texts):
         return "category"
+    if different.str.replace_all(",", "").cast(polars.Float64, strict=False).null_count() == 0:
+        fix = "write a decimal comma as a point, and leave out a comma between thousands"
+        raise _refused(table, name, f"holds numbers with a comma, such as {quoted(different[0])}", fix)
     what = f"holds {len(different)} different texts in {len(texts)} rows, such as {', '.join(map(quoted, different[:2]))}: no categories"
     raise _refused(table, name, what, "write `columns: {{{name}: ignore}}`, or `category` if it is one")
 
@@ -211,7 +217,7 @@ def _column(table: Table, name: str, kind: str) -> list[Column]:
     return [Column(name)]
 
 
-def _values(table: Table, column: Column) -> tuple[Numbers, Fault | None]:
+def _values(table: Table, column: Column, fix: str) -> tuple[Numbers, Fault | None]:
     """Return the cells of a column as numbers, NaN for a missing one, and the fault of those that cannot be."""
     import numpy as np
     import polars
@@ -219,7 +225,7 @@ def _values(table: Table, column: Column) -> tuple[Numbers, Fault | None]:
     name = column.name
     if column.kind == "number":
         values, bad = table.numbers(name)
-        return values, table.not_a_number(name, bad, fix=_mend(len(bad), len(table))) if len(bad) else None
+        return values, table.not_a_number(name, bad, fix=fix or _mend(len(bad), len(table))) if len(bad) else None
     if column.kind == "date":
         series = table.frame[name]
         texts = table.texts(name) if series.dtype == polars.String else series

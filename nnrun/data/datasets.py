@@ -10,7 +10,7 @@ Shapes: N rows, D input columns, T target columns; pictures are (N, C, H, W).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -119,7 +119,7 @@ def points(*, x: list[float] | list[list[float]], y: list[float] | list[list[flo
 @DATASETS.register("parquet", table=True)
 @DATASETS.register("jsonl", table=True)
 def table(
-    aside: Sequence[str] = (),
+    aside: Mapping[str, str] | None = None,
     *,
     path: DataPaths,
     target: str | list[str],
@@ -145,7 +145,7 @@ def table(
         encoding: what CSV is written in: utf-8, cp932, cp1252, latin-1, utf-16.
     """
     reading = Reading(separator, encoding, MISSING if missing is None else tuple(missing))
-    return tabular(path, reading, Wants(target, task, columns or {}, weight, missing_target == "drop", tuple(aside)))
+    return tabular(path, reading, Wants(target, task, columns or {}, weight, missing_target == "drop", aside or {}))
 
 
 @DATASETS.register("npz")
@@ -166,10 +166,10 @@ def npz(*, path: DataPath, x: str = "x", y: str = "y", task: TaskName = "auto") 
         raise DataError(what, fix="give one target for each row", at=("dataset", "path"))
     if y_array.ndim > 2:
         raise DataError(f"array {y!r} has the shape {y_array.shape}", fix="targets are (N,) or (N, T)", at=("dataset", "y"))
-    inputs = as_tensor(x_array, f"{path}: array {x!r}")
+    inputs = as_tensor(x_array, f"{path}: array {x!r}", at=("dataset", "x"))
     y_NT = y_array if y_array.ndim == 2 else y_array[:, None]
     if y_NT.dtype.kind == "f":
-        as_tensor(y_NT, f"{path}: array {y!r}")
+        as_tensor(y_NT, f"{path}: array {y!r}", at=("dataset", "y"))
     named = {name: y_NT[:, number] for number, name in enumerate(_numbered(y, y_NT.shape[1]))}
     named = {name: values.astype(np.str_) if values.dtype.kind == "S" else values for name, values in named.items()}
     what_it_means, targets = targets_from_arrays(named, task, at=("dataset", "y"))

@@ -51,6 +51,7 @@ class Wanted:
         as_bytes: whether the dataset gave uint8; None takes what the files give.
         fills: whether the preprocessing fills missing values in.
         file_column: of pictures: the column of a table that holds their paths; empty when there was no table.
+        reading: how its tables were read.
     """
 
     columns: tuple[Column, ...]
@@ -58,6 +59,7 @@ class Wanted:
     as_bytes: bool | None = None
     fills: bool = False
     file_column: str = ""
+    reading: Reading = field(default_factory=Reading)
 
     @property
     def texts(self) -> Collection[str]:
@@ -106,7 +108,7 @@ def read_scored(path: str, task: Task, wanted: Wanted) -> Rows:
         _, targets = targets_from_arrays({task.targets[0]: np.array(found.labels, object)}, task.kind, known=task.classes)
         inputs = _pictures(found.files, found.files, wanted, [])
     elif ending in TABLES:
-        table = Reading().table(path, {*wanted.texts, *task.targets})
+        table = wanted.reading.table(path, {*wanted.texts, *task.targets})
         table.require(task.targets)
         _, targets = targets_from_table(table, task.targets, task.kind, known=task.classes)
         inputs = _from_table(table, wanted)
@@ -148,7 +150,7 @@ def _read(path: str, wanted: Wanted) -> Inputs:
     if ending in LINES and not wanted.columns:
         return _json_lines(read_bytes(path), path, wanted)
     if ending in TABLES:
-        return _from_table(Reading().table(path, wanted.texts), wanted)
+        return _from_table(wanted.reading.table(path, wanted.texts), wanted)
     what = f"{path}: {ending or 'a file without an ending'} is not something to predict from"
     kinds = f"{' '.join(TABLES)} .npz .npy, a picture ({' '.join(ENDINGS)}), a folder of pictures, or - for JSON lines"
     raise DataError(what, fix=f"give {kinds}")
@@ -156,7 +158,7 @@ def _read(path: str, wanted: Wanted) -> Inputs:
 
 def _json_lines(data: bytes, file: str, wanted: Wanted) -> Inputs:
     if wanted.columns:
-        return _from_table(json_table(data, file), wanted)
+        return _from_table(json_table(data, file, wanted.reading.missing), wanted)
     rows = []
     for line, value in json_values(data, file):
         row = _row(value, wanted.shape)
@@ -179,8 +181,10 @@ def _from_table(table: Table, wanted: Wanted) -> Inputs:
     ignored = [name for name in table.names if all(name != column.name for column in columns)]
     if ignored:
         notes.append(f"ignored columns: {listed(ignored, 8)}")
-    x_ND = torch.from_numpy(raw_rows(table, columns))
-    fix = "fill it in, or train with `impute`: this network has no step for it"
+    x_ND = torch.from_numpy(
+        raw_rows(table, columns, "the network needs a number in every cell of this column: mend the row, or leave it out")
+    )
+    fix = "fill it in, leave the row out, or train with `impute`: this network has no step for it"
     missing = None if wanted.fills else missing_values(table, columns, x_ND, fix)
     if missing:
         raise missing

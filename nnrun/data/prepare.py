@@ -84,6 +84,7 @@ def prepare(
             raise DataError(what, fix=fix)
     found = leaks(spec, dataset, rows) if stored is None else []
     notes = [*dataset.notes, *(f"{one.what}; {one.fix}" for one in found)]
+    notes += _unlearned(dataset, rows["train"]) if stored is None else ()
     _refuse_missing(spec, dataset)
     at_least, other = coding(spec.preprocess)
     columns, x = narrowed(dataset.columns, dataset.x, rows["train"], at_least=at_least, other=other)
@@ -113,8 +114,7 @@ def prepare(
 
 def load_dataset(spec: Experiment) -> Dataset:
     """Return the dataset of an experiment; a column that the split goes by is no input of a table unless the dataset says what it is."""
-    named = [getattr(spec.split, key) for key in METHOD_COLUMNS.values()]
-    aside = [name for name in named if name is not None]
+    aside = {name: key for key in METHOD_COLUMNS.values() if (name := getattr(spec.split, key)) is not None}
     made: Dataset = spec.dataset.build(*([aside] if spec.dataset.entry.traits.get("table") else []))
     return made
 
@@ -129,6 +129,21 @@ def _refuse_missing(spec: Experiment, dataset: Dataset) -> None:
     )
     if found:
         raise found
+
+
+def _unlearned(dataset: Dataset, train: Tensor) -> list[str]:
+    """Return a note of the classes that no training row has.
+
+    Raises:
+        DataError: every training row has the weight 0.
+    """
+    if dataset.weight is not None and not bool(dataset.weight[train].any()):
+        what = "the weight is 0 in every training row"
+        raise DataError(what, fix="give some of them a weight, or split in another way", at=("dataset", "weight"))
+    classes = dataset.task.classes
+    found = dataset.y[train].bincount(minlength=len(classes)).tolist() if classes else []
+    absent = [name for name, count in zip(classes, found, strict=True) if not count]
+    return [f"no training row is of the class {', '.join(map(repr, absent[:8]))}: the network cannot learn it"] if absent else []
 
 
 def _unknown(columns: Sequence[Column], x: Tensor, rows: Mapping[str, Tensor]) -> list[str]:

@@ -80,7 +80,8 @@ def split_rows(split: Split, dataset: Dataset, seed: int) -> dict[str, Tensor]:
     asked = Asked(sizes, dataset.y, seed, dataset.task.classes, *_keys(split, dataset))
     parts: dict[str, Tensor] = _fold(split, asked) if split.folds else SPLITS[split.method].build(asked)
     if not len(parts["train"]):
-        raise _refused(f"no row of the {len(dataset.y)} is left to train on", "give split.train some rows", "train")
+        fix = f"write train in some rows of {split.column!r}" if split.method == "column" else "give split.train some rows"
+        raise _refused(f"no row of the {len(dataset.y)} is left to train on", fix, "train")
     return parts
 
 
@@ -99,9 +100,14 @@ def _keys(split: Split, dataset: Dataset) -> tuple[Numbers | None, Sequence[str]
         raise DataError(what, fix="write `method: random`, or `method: rows`", at=("split", "method"))
     texts = table.texts(name)
     if texts.null_count():
-        row = int(texts.is_null().arg_true()[0])
-        what = f"column {name!r}, by which the rows are split, is missing in {texts.null_count()} rows (the first is row {row})"
+        row, count = int(texts.is_null().arg_true()[0]), texts.null_count()
+        what = f"column {name!r}, by which the rows are split, is missing in {count} row{'s' * (count != 1)} (the first is row {row})"
         raise DataError(what, fix="fill it in, or remove these rows", place=table.place(row, name), at=("split", key))
+    if split.method == "column":
+        wrong = np.flatnonzero(~texts.str.to_lowercase().is_in(list(NAMES)).to_numpy())
+        if len(wrong):
+            what = f"column {name!r}: {texts[int(wrong[0])]!r} is no part"
+            raise DataError([table.fault(what, f"write train, val or test; {', '.join(list(NAMES)[1:])} will do too", name, wrong)])
     values, bad = table.numbers(name)
     if len(bad) and split.method == "time":
         times = moments(texts)
@@ -157,7 +163,9 @@ def group(asked: Asked) -> dict[str, Tensor]:
             stay, go = next(cut.split(left, groups=asked.keys[left]))
         except ValueError:
             groups = len(np.unique(asked.keys))
-            raise _refused(f"{groups} groups are too few for parts of {sorted(shares.values())}", "give larger shares", part) from None
+            what = f"{groups} group{'s are' if groups != 1 else ' is'} too few for {len(shares)} parts of {sorted(shares.values())}"
+            fix = "give larger shares" if groups >= len(shares) else "a group is in one part alone: go by a column with more values"
+            raise _refused(what, fix, part) from None
         parts[part], left, kept = left[go], left[stay], kept - shares[part]
     return {"train": torch.from_numpy(left), **{part: torch.from_numpy(parts[part]) for part in ("val", "test")}}
 
@@ -223,9 +231,6 @@ def column(asked: Asked) -> dict[str, Tensor]:
     """By what a column says of each row: train, val (or valid, validation, dev) or test."""
     found: dict[str, list[int]] = {part: [] for part in PARTS}
     for row, name in enumerate(asked.names):
-        if name.lower() not in NAMES:
-            what = f"row {row} belongs to {name!r}, which is no part"
-            raise DataError(what, fix="write train, val or test in the column of the split", at=("split", "column"))
         found[NAMES[name.lower()]].append(row)
     return {part: torch.tensor(rows, dtype=torch.int64) for part, rows in found.items()}
 
@@ -301,7 +306,8 @@ def _fold(split: Split, asked: Asked) -> dict[str, Tensor]:
     kind = StratifiedGroupKFold if split.method == "group" else StratifiedKFold if split.method == "stratified" else KFold
     groups = rows if asked.keys is None else len(np.unique(asked.keys))
     if groups < split.folds:
-        raise DataError(f"{groups} {'groups' if asked.keys is not None else 'rows'} do not make {split.folds} folds", at=("split", "folds"))
+        what = f"{groups} {'groups' if asked.keys is not None else 'rows'} do not make {split.folds} folds"
+        raise DataError(what, fix=f"write `folds: {groups}` or less" if groups > 1 else "give more of them", at=("split", "folds"))
     if split.method == "stratified":
         _check_classes(asked.y, dict.fromkeys((f"fold {number}" for number in range(1, split.folds + 1)), rows), asked.classes, split.folds)
     by = asked.y.numpy() if classes else np.zeros(rows, np.int64)

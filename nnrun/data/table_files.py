@@ -13,8 +13,10 @@ import io
 import json
 import lzma
 import os
-from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
+import re
+import zlib
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from glob import glob
 from itertools import islice
 from pathlib import Path
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 
 COMPRESSED: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 EVERY = "*"
+LONE_QUOTE = rb'"(?<=[^%b\r\n"]")(?=[^%b\r\n"])'  # inside a cell, and not written twice: polars leaves it out in silence
 LOOKED_AT = 10_000  # rows by which polars chooses the type of a column; a later row that differs makes it text
 Texts = Collection[str]
 """The columns that must come as they are written, `007` and all; EVERY for all of them."""
@@ -51,6 +54,12 @@ class Reading:
     separator: str = ""
     encoding: str = "utf-8"
     missing: tuple[str, ...] = MISSING
+
+    @classmethod
+    def of(cls, arguments: Mapping[str, Any]) -> Reading:
+        """Return how new tables are read, by what the config says of a dataset; where it has a comma, another file may have a semicolon."""
+        separator, missing = arguments["separator"], arguments["missing"]
+        return cls("" if separator == "," else separator, arguments["encoding"], MISSING if missing is None else tuple(missing))
 
     def table(self, path: str | Path, texts: Texts = EVERY, *, at: Location = ()) -> Table:
         """Return the table of one file: Parquet, JSON lines or CSV, by its ending.
@@ -112,7 +121,7 @@ def joined(files: Sequence[str], reading: Reading, texts: Texts, *, at: Location
             what = f"{table.file} has other columns than {first.file}: " + "; ".join(
                 f"{said} {listed(sorted(names))}" for said, names in (("it lacks", missing), ("only it has", extra)) if names
             )
-            raise DataError(what, fix="give files of the same table")
+            raise DataError(what, fix="give files of the same table", at=at)
     mixed = {name for name in first.names if len({table.frame[name].dtype for table in tables}) > 1}
     if mixed:  # a column of numbers here, of text there: as text it is the same everywhere
         texts = EVERY if texts == EVERY else {*texts, *mixed}
@@ -137,8 +146,12 @@ def joined(files: Sequence[str], reading: Reading, texts: Texts, *, at: Location
 def _read_csv(path: str | Path, separator: str, reading: Reading, texts: Texts, *, at: Location) -> Table:
     """Return the table of a CSV file whose first line names the columns."""
     if len(separator) != 1 or separator in '"\r\n':
-        raise DataError(f"the separator {separator!r} is not one character", fix='write `separator: ";"`', at=("dataset", "separator"))
-    data = as_utf8(_contents(path, at=at), path, reading.encoding)
+        raise DataError(
+            f"the separator {separator!r} is not one character that can separate cells",
+            fix='write `separator: ";"`',
+            at=("dataset", "separator"),
+        )
+    data = as_utf8(_contents(path, at=at), path, reading.encoding, at=at)
     line, header = next(_csv_records(data, str(path), separator))
     names = tuple(name.strip() for name in header)
     mark = _csv_mark(data, str(path), separator)
@@ -171,6 +184,8 @@ def _by_polars(data: bytes, separator: str, names: Sequence[str], missing: Seque
 
     mark = separator.encode()
     if len(mark) > 1 or b"\n\n" in data or b"\n\r" in data or mark + b' "' in data:
+        return None
+    if re.search(LONE_QUOTE % (re.escape(mark), re.escape(mark)), data):
         return None
     for typed in (True, False) if texts != EVERY else (False,):
         try:
@@ -219,7 +234,7 @@ def _contents(path: str | Path, *, at: Location = ()) -> bytes:
     try:
         with opened(regular_file(path, at=at)) as file:
             data: bytes = file.read(most + 1)
-    except (OSError, EOFError, lzma.LZMAError) as error:
+    except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
         raise DataError(f"{path} cannot be unpacked: {error}", fix="write the file again", at=at) from None
     if len(data) > most:
         raise DataError(f"{path} unpacks to more than {most} bytes, a quarter of the memory", fix="give it in several files", at=at)
@@ -239,8 +254,11 @@ def _csv_records(data: bytes, file: str, separator: str, width: int = 0) -> Iter
                 yield line, cells
             elif len(cells) > 1 or (cells and cells[0].strip()):
                 if width not in (0, len(cells)):
-                    what = f"this row has {len(cells)} cell{'s' * (len(cells) != 1)}, and the header names {width} columns"
+                    what = (
+                        f"this row has {len(cells)} cell{'s' * (len(cells) != 1)}, and the header names {width} column{'s' * (width != 1)}"
+                    )
                     fix = "mend the row; a cell that holds the separator wants quotes"
+                    fix = fix if width > 1 else "the names of the columns stand in the first line: remove what is above them"
                     raise DataError(what, fix=fix, place=Place(file, line, 1, _line(data, line)))
                 yield line, cells
             line = reader.line_num + 1
@@ -280,20 +298,20 @@ def json_values(data: bytes, file: str) -> Iterator[tuple[int, Any]]:
             continue
         place = Place(file, line, 1, source.rstrip("\r\n")[:200])
 
-        def pairs(items: list[tuple[str, Any]], place: Place = place) -> dict[str, Any]:
+        def pairs(items: list[tuple[str, Any]], line: int = line, source: str = source, place: Place = place) -> dict[str, Any]:
             keys = [key for key, _ in items]
             twice = next((key for key in keys if keys.count(key) > 1), None) if len(set(keys)) < len(keys) else None
             if twice is not None:
-                column = place.source.rfind(f'"{twice}"') + 1
-                where = replace(place, column=max(1, column), width=len(twice) + 2 if column else 1)
-                raise DataError(f"the key {twice!r} is given twice in this line", fix="keep one of them", place=where)
+                there = Place(file, line, max(0, source.rfind(f'"{twice}"')) + 1, place.source, len(twice) + 2)
+                raise DataError(f"the key {twice!r} is given twice in this line", fix="keep one of them", place=there)
             return dict(items)
 
         try:
             yield line, json.loads(source, parse_int=str, parse_float=str, parse_constant=str, object_pairs_hook=pairs)
         except (ValueError, RecursionError) as error:
-            place = Place(file, line, getattr(error, "colno", 1), place.source)
-            raise DataError("this line is not JSON", fix="write one JSON value in each line", place=place) from None
+            place = Place(file, line, min(getattr(error, "pos", 0), len(place.source)) + 1, place.source)
+            why = f": {error.msg}" if isinstance(error, json.JSONDecodeError) else ""
+            raise DataError(f"this line is not JSON{why}", fix="write one JSON value in each line", place=place) from None
 
 
 def json_table(data: bytes, file: str, missing: tuple[str, ...] = MISSING) -> Table:
@@ -312,6 +330,8 @@ def json_table(data: bytes, file: str, missing: tuple[str, ...] = MISSING) -> Ta
         if not isinstance(value, dict):
             raise DataError("this line is not an object of columns", fix='write {"column": value, …}', place=mark(-1, ""))
         names = names or tuple(value)
+        if not names:
+            raise DataError("this line names no column", fix='write {"column": value, …}', place=mark(-1, ""))
         lacking = [name for name in names if name not in value]
         if lacking:
             near = closest(lacking[0], [key for key in value if key not in names])
@@ -319,6 +339,9 @@ def json_table(data: bytes, file: str, missing: tuple[str, ...] = MISSING) -> Ta
                 f"did you mean {near!r} to be {lacking[0]!r}?" if near else "give every line the same columns; null where there is no value"
             )
             raise DataError(f"this line has no {lacking[0]!r}", fix=fix, place=mark(-1, ""))
+        if len(value) > len(names):
+            what = f"this line has {next(name for name in value if name not in names)!r}, and the first one has not"
+            raise DataError(what, fix="give every line the same columns; null where there is no value", place=mark(-1, ""))
         rows.append([_cell(value[name]) for name in names])
     if not rows:
         raise DataError(f"{file} is empty", fix="write one JSON object in each line")

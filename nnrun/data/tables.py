@@ -101,7 +101,7 @@ class Table:
         missing = [name for name in wanted if name not in self.names]
         if missing:
             near = closest(missing[0], self.names)
-            hint = f"did you mean {near!r}? " if near else ""
+            hint = f"did you mean {near!r}? " if near else "is the line of names missing? " if any(map(is_number, self.names)) else ""
             lacks = f"column {missing[0]!r}" if len(missing) == 1 else f"columns {', '.join(map(repr, missing[:8]))}"
             raise DataError(f"{self.file} has no {lacks}", fix=f"{hint}(its columns are {listed(self.names)})", at=at)
 

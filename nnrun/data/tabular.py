@@ -27,7 +27,7 @@ class Wants:
     Args:
         kinds: column → what it is, for those that the config speaks of.
         drop: whether rows without a target are left out.
-        aside: columns that the split is made by; they are no inputs, unless `kinds` says what they are.
+        aside: columns that the split is made by, and the key that names each; they are no inputs, unless `kinds` says what they are.
     """
 
     target: str | Sequence[str]
@@ -35,7 +35,7 @@ class Wants:
     kinds: Mapping[str, str]
     weight: str | None
     drop: bool
-    aside: tuple[str, ...]
+    aside: Mapping[str, str]
 
     @property
     def targets(self) -> tuple[str, ...]:
@@ -68,15 +68,18 @@ def tabular(path: str | Sequence[str], reading: Reading, wants: Wants) -> Datase
 def _inputs(table: Table, wants: Wants) -> list[str]:
     """Return the names of the input columns."""
     targets = wants.targets
-    if not targets or len(set(targets)) < len(targets):
+    if not targets:
+        raise DataError("no target is named", fix="write the column that is to be predicted", at=AT)
+    if len(set(targets)) < len(targets):
         raise DataError(f"target {list(targets)} does not name different columns", fix="name each target column once", at=AT)
-    if len(table.names) == 1 and any(other in table.names[0] for other in ";\t,"):
-        other = next(repr(other)[1:-1] for other in ";\t," if other in table.names[0])
+    if len(table.names) == 1 and any(other in table.names[0] for other in ";\t,|"):
+        other = next(repr(other)[1:-1] for other in ";\t,|" if other in table.names[0])
         raise DataError(f"{table.file} has one column, {table.names[0]!r}", fix=f'write `separator: "{other}"`', at=PATH)
     table.require(targets, at=AT)
     table.require(wants.kinds, at=("dataset", "columns"))
     table.require([wants.weight] if wants.weight else [], at=("dataset", "weight"))
-    table.require(wants.aside, at=("split",))
+    for name, key in wants.aside.items():
+        table.require([name], at=("split", key))
     twice = next((name for name in targets if wants.kinds.get(name) or name == wants.weight), None)
     if twice is not None:
         at = ("dataset", "columns" if twice in wants.kinds else "weight")

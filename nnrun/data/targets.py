@@ -48,7 +48,7 @@ def targets_from_table(table: Table, names: Sequence[str], task: str, *, known: 
             place = table.place(int(rows[0]), name)
             raise DataError(what if place else f"{table.file}: {what}", fix=fix, place=place)
         words = table.frame[name].dtype == polars.Boolean or bool(np.isnan(values[bad]).any())
-        if words and len(names) == 1 and task != "numbers" and not _few_are_bad(texts.n_unique(), len(texts), len(bad), task):
+        if words and len(names) == 1 and task != "numbers" and not _few_are_bad(name, np.delete(values, bad), len(bad), task):
             columns[name] = texts.to_numpy()
         elif len(bad):
             fix = "write `task: classes`, with one target column, if these are classes"
@@ -92,9 +92,9 @@ def targets_from_arrays(
     return Task(names), torch.from_numpy(y_NT)
 
 
-def _few_are_bad(different: int, rows: int, bad: int, task: str) -> bool:
-    """Whether a column is one of numbers in which a few cells are wrong, rather than one of text."""
-    return task == "auto" and bad < rows / 2 and different > MOST_CLASSES
+def _few_are_bad(name: str, good: Values, bad: int, task: str) -> bool:
+    """Whether a column is one of numbers that are no classes, in which a few cells are wrong, rather than one of text."""
+    return task == "auto" and bad < len(good) and not _look_like_classes(name, good, AT)
 
 
 def _look_like_classes(name: str, values: Values, at: tuple[str, ...]) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nnrun.data.columns import Column, columns_of
+from nnrun.data.columns import Column, columns_of, moments
 from nnrun.data.dataset import Dataset
 from nnrun.data.files import regular_file
 from nnrun.data.table_files import LINES, PARQUET, Reading, kind_of
@@ -37,7 +37,7 @@ def for_table(path: Path, target: str | None, written: str, config: Path) -> Fir
     if len(unused) == len(names):
         told = "; ".join(f"{plain(name)}: {reason}" for name, reason in unused.items())
         raise DataError(f"{path} has no column to predict from ({told})", fix="add columns that tell something of each row")
-    said = Wants(target, _task(table, target), {name: kind for name, (kind, _) in kinds.items()}, None, True, ())
+    said = Wants(target, _task(table, target), {name: kind for name, (kind, _) in kinds.items()}, None, True, {})
     dataset = tabular(str(path), reading, said)
     task, y = dataset.task, dataset.y
     plan = plan_of(str(path), dataset)
@@ -146,6 +146,8 @@ def _kind_to_write(table: Table, name: str) -> tuple[str, str] | None:
         return "ignore", f"it is always {plain(present[0])}"
     if len(present) * MOSTLY < len(texts):
         return "ignore", f"{len(texts) - len(present)} of its {len(texts)} cells are empty"
+    if column.kind == "date" and (wrong := present.filter(moments(present).is_null())).len():
+        return "ignore", f"{count(len(wrong), 'cell')} {'is' if len(wrong) == 1 else 'are'} no date, such as {plain(wrong[0])}"
     if column.kind == "number":
         values, bad = table.numbers(name)
         if len(bad):

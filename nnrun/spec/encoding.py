@@ -37,8 +37,10 @@ def _encoding(data: bytes) -> str:
     """Return the likely encoding of what is not UTF-8; empty when it is no text."""
     start = data[:LOOK]
     halves = start[0::2].count(0), start[1::2].count(0)
-    if data[:2] in (b"\xff\xfe", b"\xfe\xff") or (max(halves) > len(start) // 4 and min(halves) == 0):
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
         return "UTF-16"
+    if max(halves) > len(start) // 4 and min(halves) == 0:  # without a mark the name has to say which byte comes first
+        return "UTF-16-BE" if halves[0] else "UTF-16-LE"
     if NEVER_TEXT.search(start):
         return ""
     return next((name for name, codec in (("cp932 (Shift-JIS)", "cp932"), ("cp1252 (Western)", "cp1252")) if _decodes(data, codec)), "")
@@ -46,7 +48,7 @@ def _encoding(data: bytes) -> str:
 
 def _decodes(data: bytes, codec: str) -> bool:
     try:
-        data.decode(codec)
+        text = data.decode(codec)
     except UnicodeDecodeError:
         return False
-    return True
+    return not re.search("[\ue000-\uf8ff]", text)  # characters that nobody has defined: a Western text, taken for Japanese

@@ -47,6 +47,8 @@ class Source:
         for step in at:
             if (*path, step) in self.places:
                 path = (*path, step)
+            elif not path:  # a section that is not written
+                break
             else:  # `{conv2d: {kernel_size: 0}}` is one step deeper in the file than in the spec, and `{csv: mine.csv}` one less
                 inner = [other for other in self.places if len(other) == len(path) + 1 and other[:-1] == path]
                 deeper = next((other for other in inner if (*other, step) in self.places), None)

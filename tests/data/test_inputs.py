@@ -157,7 +157,11 @@ def test_json_lines_on_stdin(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ("", COLUMNS, "error: stdin is empty\nfix: write one JSON object in each line"),
         ("", (), "error: stdin is empty\nfix: write one list of numbers in each line"),
-        ("{", COLUMNS, "error: stdin:1:2: this line is not JSON\n    1 | {\n      |  ^\nfix: write one JSON value in each line"),
+        (
+            "{",
+            COLUMNS,
+            "error: stdin:1:2: this line is not JSON: Expecting property name enclosed in double quotes\n    1 | {\n      |  ^\nfix: write one JSON value in each line",
+        ),
         (
             "[1, 2]",
             COLUMNS,
@@ -174,7 +178,7 @@ def test_json_lines_on_stdin(monkeypatch: pytest.MonkeyPatch) -> None:
             '{"a": 1, "b": null}',
             COLUMNS,
             "error: stdin:1:1: column 'b' is missing in 1 of 1 rows (the first is row 0 counted from 0)\n"
-            '    1 | {"a": 1, "b": null}\n      | ^\nfix: fill it in, or train with `impute`: this network has no step for it',
+            '    1 | {"a": 1, "b": null}\n      | ^\nfix: fill it in, leave the row out, or train with `impute`: this network has no step for it',
         ),
     ],
 )
@@ -214,7 +218,7 @@ def test_tables_that_cannot_be_used(tmp_path: Path) -> None:
     polars.DataFrame({"a": [1.0, None], "b": [1, 2]}).write_parquet(tmp_path / "t.parquet")
     assert refusal(tmp_path / "t.parquet") == (
         "error: t.parquet: column 'a' is missing in 1 of 2 rows (the first is row 1 counted from 0)\n"
-        "fix: fill it in, or train with `impute`: this network has no step for it"
+        "fix: fill it in, leave the row out, or train with `impute`: this network has no step for it"
     )
 
 

@@ -129,7 +129,7 @@ def test_each_row_is_tested_in_one_fold(file: Path, method: str):
         ({"group": "group", "train": 40, "val": 10, "test": 10}, "method group takes shares of the groups, not counts of rows"),
         ({"by": "name"}, "column 'name': 'n0' is neither a number nor a date, and the rows are to be split by it"),
         ({"by": "b"}, "column 'b', by which the rows are split, is missing in 9 rows (the first is row 0)"),
-        ({"column": "c"}, "row 0 belongs to 'p', which is no part"),
+        ({"column": "c"}, "column 'c': 'p' is no part (the first of"),
         ({"folds": 61}, "60 rows do not make 61 folds"),
     ],
 )
