@@ -19,7 +19,7 @@ from nnrun.errors import CheckpointError, Fault, InputError, RequirementError, c
 from nnrun.live import show_progress
 from nnrun.report.words import between
 from nnrun.runs.signals import Signals
-from nnrun.terminal import print_comparison, say, say_next, say_summary, try_report, user_errors, write_table, write_text
+from nnrun.terminal import noted, print_comparison, say, say_next, say_summary, try_report, user_errors, write_frames, write_text
 from nnrun.usage import Group
 
 app = typer.Typer(
@@ -162,16 +162,17 @@ def predict(
         list[str], typer.Argument(metavar="INPUT...", help="Tables, arrays, pictures, folders of pictures, or - (JSON lines).")
     ],
     checkpoint: CheckpointPath,
-    out: Annotated[Path | None, typer.Option(help="Write here instead: .csv, .json or .parquet.", show_default=False)] = None,
+    out: Annotated[Path | None, typer.Option(help="Write here instead: .csv, .json, .jsonl or .parquet.", show_default=False)] = None,
     proba: Annotated[bool, typer.Option("--proba", help="Add a column of probabilities for each class.")] = False,
+    top_k: Annotated[int, typer.Option(metavar="K", help="Add the K likeliest classes and their probabilities.", show_default=False)] = 0,
     plugin: Plugins = None,
     device: Device = None,
     json: Json = False,
 ) -> None:
     """Predict one row of output for each row of INPUT; prints CSV."""
     with user_errors():
-        if out is not None and out.suffix not in (".csv", ".json", ".parquet"):
-            raise InputError(f"--out {out}: the ending {out.suffix!r} is not known", fix="end it in .csv, .json or .parquet")
+        if out is not None and out.suffix not in (".csv", ".json", ".jsonl", ".parquet"):
+            raise InputError(f"--out {out}: the ending {out.suffix!r} is not known", fix="end it in .csv, .json, .jsonl or .parquet")
         if out is not None and not out.parent.is_dir():
             raise InputError(f"--out {out}: the folder {out.parent} does not exist", fix="make it, or give another file")
         if out is not None and any(Path(name).exists() and out.exists() and out.samefile(name) for name in inputs):
@@ -181,10 +182,10 @@ def predict(
 
         net = load(checkpoint, device=device or "auto")
         _note_last(checkpoint, net.path)
-        predictions = net.predict(net.read(inputs), probabilities=proba)
-        for note in predictions.notes:
-            say(f"note: {note}")
-        write_table(predictions.table(), out, json=json)
+        if top_k and not 0 < top_k <= max(1, len(net.task.classes)):
+            raise InputError(f"--top-k {top_k}: there are {len(net.task.classes)} classes", fix="give a number from 1 to that")
+        predictions = net.stream(inputs, probabilities=proba or top_k > 0)
+        write_frames((one.frame(top_k) for one in noted(predictions)), out, json=json)
 
 
 @app.command()

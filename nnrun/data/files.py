@@ -37,20 +37,21 @@ def read_bytes(path: str | Path, *, at: Location = ()) -> bytes:
         data = path.read_bytes()
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}", fix="check its permissions", at=at) from None
-    if not data.strip():
+    if not data or data.isspace():
         raise DataError(f"{path} is empty", fix="is this the right file?", at=at)
     return data
 
 
-def as_utf8(data: bytes, file: str | Path, encoding: str = "utf-8") -> bytes:
+def as_utf8(data: bytes, file: str | Path, encoding: str = "utf-8", *, before: int = 0) -> bytes:
     """Return text as UTF-8, refusing what is not of the encoding: told with the line and what it looks like. A byte order mark is fine.
 
     Args:
         encoding: what the text is written in, by any name that Python knows it by.
+        before: the lines of the file that come before the text.
     """
     try:
         if codecs.lookup(encoding).name in ("utf-8", "ascii", "utf-8-sig"):
-            wrong = not_utf8(data, file, "is this the right file? a table is text, one row in each line", key="encoding")
+            wrong = not_utf8(data, file, "is this the right file? a table is text, one row in each line", key="encoding", before=before)
             if wrong:
                 raise DataError([wrong])
             return data

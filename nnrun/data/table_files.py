@@ -14,6 +14,7 @@ import json
 import lzma
 import os
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from glob import glob
 from itertools import islice
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 COMPRESSED: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 EVERY = "*"
+AT_ONCE = 1 << 16  # bytes that stay in the cache
 LOOKED_AT = 10_000  # rows by which polars chooses the type of a column; a later row that differs makes it text
 Texts = Collection[str]
 """The columns that must come as they are written, `007` and all; EVERY for all of them."""
@@ -61,12 +63,11 @@ class Reading:
         kind = kind_of(path)
         if kind in PARQUET:
             return _read_parquet(path, self.missing, at=at)
+        data = _contents(path, at=at)
         if kind in LINES:
-            return json_table(_contents(path, at=at), str(path), self.missing)
-        if self.separator:
-            return _read_csv(path, self.separator, self, texts, at=at)
-        tables = (_read_csv(path, separator, self, texts, at=at) for separator in ("\t,;" if kind == ".tsv" else ",;\t"))
-        return next((table for table in tables if len(table.names) > 1), None) or _read_csv(path, ",", self, texts, at=at)
+            return json_table(data, str(path), self.missing)
+        data = as_utf8(data, path, self.encoding)
+        return csv_table(data, str(path), self.separator or separator_of(data, str(path)), self, texts)
 
 
 def kind_of(path: str | Path) -> str:
@@ -134,14 +135,19 @@ def joined(files: Sequence[str], reading: Reading, texts: Texts, *, at: Location
     return Table(f"{first.file} and {len(files) - 1} more", frame, first.missing, mark if first.mark else None, starts=places)
 
 
-def _read_csv(path: str | Path, separator: str, reading: Reading, texts: Texts, *, at: Location) -> Table:
-    """Return the table of a CSV file whose first line names the columns."""
+def separator_of(data: bytes, file: str) -> str:
+    """Return the separator that gives the first line of CSV more than one cell."""
+    tried = "\t,;" if kind_of(file) == ".tsv" else ",;\t"
+    return next((one for one in tried if len(next(_csv_records(data, file, one))[1]) > 1), ",")
+
+
+def csv_table(data: bytes, file: str, separator: str, reading: Reading, texts: Texts) -> Table:
+    """Return the table of CSV in UTF-8 whose first line names the columns."""
     if len(separator) != 1 or separator in '"\r\n':
         raise DataError(f"the separator {separator!r} is not one character", fix='write `separator: ";"`', at=("dataset", "separator"))
-    data = as_utf8(_contents(path, at=at), path, reading.encoding)
-    line, header = next(_csv_records(data, str(path), separator))
+    line, header = next(_csv_records(data, file, separator))
     names = tuple(name.strip() for name in header)
-    mark = _csv_mark(data, str(path), separator)
+    mark = _csv_mark(data, file, separator)
     if all(is_number(name) for name in names):
         raise DataError(
             "the first line holds numbers, not the names of the columns", fix="put a line of names above it", place=mark(line, 0)
@@ -154,15 +160,16 @@ def _read_csv(path: str | Path, separator: str, reading: Reading, texts: Texts, 
         seen.add(name)
 
     def place(row: int, name: str) -> Place:
-        found, _ = next(islice(_csv_records(data, str(path), separator, len(names)), 1 + row, None))
+        found, _ = next(islice(_csv_records(data, file, separator, len(names)), 1 + row, None))
         return mark(found, names.index(name))
 
-    frame = _by_polars(data.rstrip(b"\r\n"), separator, names, reading.missing, texts)
+    whole = data if data[-2:].strip(b"\r\n") else data.rstrip(b"\r\n")  # one line feed does no harm, and a copy takes time
+    frame = _by_polars(whole, separator, names, reading.missing, texts)
     if frame is None:
-        frame = _by_python(data, str(path), separator, names)
+        frame = _by_python(data, file, separator, names)
     if not frame.height:
-        raise DataError(f"{path} has a header but no rows", fix="add rows of data below it")
-    return Table(str(path), frame, reading.missing, place)
+        raise DataError(f"{file} has a header but no rows", fix="add rows of data below it")
+    return Table(file, frame, reading.missing, place)
 
 
 def _by_polars(data: bytes, separator: str, names: Sequence[str], missing: Sequence[str], texts: Texts) -> polars.DataFrame | None:
@@ -170,7 +177,8 @@ def _by_polars(data: bytes, separator: str, names: Sequence[str], missing: Seque
     import polars
 
     mark = separator.encode()
-    if len(mark) > 1 or b"\n\n" in data or b"\n\r" in data or mark + b' "' in data:
+    quoted = b'"' in data and mark + b' "' in data
+    if len(mark) > 1 or quoted or _count(data, b"\n\n") or (b"\r" in data and b"\n\r" in data):
         return None
     for typed in (True, False) if texts != EVERY else (False,):
         try:
@@ -198,8 +206,20 @@ def _by_polars(data: bytes, separator: str, names: Sequence[str], missing: Seque
 def _all_rows_whole(frame: polars.DataFrame, data: bytes, mark: bytes) -> bool:
     """Whether every row had a cell for each column: polars refuses one with more, and fills one with fewer up with nulls."""
     if frame.width > 1 and b'"' not in data:
-        return data.count(mark) == (frame.height + 1) * (frame.width - 1)
+        return _count(data, mark) == (frame.height + 1) * (frame.width - 1)
     return frame[frame.columns[-1]].null_count() == 0
+
+
+def _count(data: bytes, wanted: bytes) -> int:
+    """Return how often one byte, or two neighbouring ones, stand in `data`; of what is in every line `data.count` is slow."""
+    import numpy as np
+
+    values, found = np.frombuffer(data, np.uint8), 0
+    for start in range(0, len(values), AT_ONCE):
+        here = values[start : start + AT_ONCE + len(wanted) - 1]
+        hits = here[: len(here) + 1 - len(wanted)] == wanted[0]
+        found += int(np.count_nonzero(hits if len(wanted) == 1 else hits & (here[1:] == wanted[1])))
+    return found
 
 
 def _by_python(data: bytes, file: str, separator: str, names: Sequence[str]) -> polars.DataFrame:
@@ -294,13 +314,16 @@ def json_values(data: bytes, file: str) -> Iterator[tuple[int, Any]]:
             raise DataError("this line is not JSON", fix="write one JSON value in each line", place=place) from None
 
 
-def json_table(data: bytes, file: str, missing: tuple[str, ...] = MISSING) -> Table:
-    """Return the table of JSON objects, one in each line; the first object names the columns. A null is a missing value."""
+def json_table(data: bytes, file: str, missing: tuple[str, ...] = MISSING, names: tuple[str, ...] = ()) -> Table:
+    """Return the table of JSON objects, one in each line. A null is a missing value.
+
+    Args:
+        names: its columns; by default those that the first object names.
+    """
     import polars
 
     lines: list[int] = []
     rows: list[list[str | None]] = []
-    names: tuple[str, ...] = ()
 
     def mark(row: int, name: str) -> Place:
         return Place(file, lines[row], 1, _line(data, lines[row])[:200])
@@ -332,11 +355,20 @@ def _read_parquet(path: str | Path, missing: tuple[str, ...], *, at: Location) -
     """Return the table of a Parquet file."""
     import polars
 
-    try:
+    with readable_parquet(path):
         frame = polars.read_parquet(regular_file(path, at=at))
-    except (polars.exceptions.PolarsError, OSError) as error:
-        reason = str(error).partition("\n")[0]
-        raise DataError(f"{path} is not a readable Parquet file: {reason}", fix="write the file again", at=at) from None
     if not frame.height:
         raise DataError(f"{path} has no rows", fix="is this the right file?", at=at)
     return Table(str(path), frame, missing)
+
+
+@contextmanager
+def readable_parquet(path: str | Path) -> Iterator[None]:
+    """Say of what polars cannot read that the file is broken."""
+    import polars
+
+    try:
+        yield
+    except (polars.exceptions.PolarsError, OSError) as error:
+        reason = str(error).partition("\n")[0]
+        raise DataError(f"{path} is not a readable Parquet file: {reason}", fix="write the file again") from None

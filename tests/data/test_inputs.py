@@ -58,7 +58,7 @@ def test_tables_are_read_by_name(tmp_path: Path, name: str) -> None:
         polars.DataFrame(rows).write_csv(path, separator={"t.csv": ",", "semicolon.csv": ";", "t.tsv": "\t"}[name])
     found = read(path)
     assert found.x.tolist() == [[1, 2.5], [3, 4]]
-    assert (found.x.dtype, found.labels, found.notes) == (torch.float32, ["0", "1"], ["ignored columns: id"])
+    assert (found.x.dtype, found.labels, found.notes) == (torch.float32, range(2), ["ignored columns: id"])
 
 
 def test_tables_are_read_by_position_for_a_network_without_names(tmp_path: Path) -> None:
@@ -85,7 +85,7 @@ def test_arrays(tmp_path: Path) -> None:
     np.savez(tmp_path / "only.npz", inputs=np.ones((3, 2)))
     np.save(tmp_path / "a.npy", np.ones((3, 28, 28), np.uint8))
     assert read(tmp_path / "x.npz").x.shape == (3, 2)
-    assert read(tmp_path / "only.npz").labels == ["0", "1", "2"]
+    assert read(tmp_path / "only.npz").labels == range(3)
     found = read(tmp_path / "a.npy", columns=(), shape=(1, 28, 28))
     assert (found.x.shape, found.x.dtype) == ((3, 1, 28, 28), torch.uint8)
     assert refusal(tmp_path / "a.npy") == (
