@@ -19,6 +19,7 @@ from nnrun.data.table_files import (
     PARQUET,
     Reading,
     Texts,
+    count_bytes,
     csv_table,
     json_table,
     kind_of,
@@ -115,12 +116,11 @@ def text_blocks(file: IO[bytes], name: str, *, quotes: bool = False, fix: str = 
     while data := file.read(BYTES):
         rest += data
         end = _last_end(rest, quotes)
-        if end and not rest[:end].isspace():
+        block, rest = rest[:end], rest[end:]
+        if block and not block.isspace():
             empty = False
-            yield lines, as_utf8(rest[:end], name, before=lines)
-        if end:
-            lines += rest.count(b"\n", 0, end)
-            rest = rest[end:]
+            yield lines, as_utf8(block, name, before=lines)
+        lines += count_bytes(block, b"\n")
     if rest and not rest.isspace():
         yield lines, as_utf8(rest, name, before=lines)
     elif empty:

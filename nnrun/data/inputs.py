@@ -172,7 +172,8 @@ def _read(path: str, wanted: Wanted) -> Iterator[Inputs]:
         with opened(path) as file:
             yield from _json_lines(file, path, wanted)
     elif kind_of(path) in TABLES and not Path(path).is_dir() and not (wanted.file_column and kind_of(path) in PICTURE_TABLES):
-        for table in table_chunks(path, Reading(), wanted.texts):
+        numbers = frozenset(column.name for column in wanted.columns if column.kind == "number")
+        for table in table_chunks(path, Reading(numbers=numbers), wanted.texts):
             yield _from_table(table, wanted)
     else:
         yield _whole(path, wanted)

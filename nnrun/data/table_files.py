@@ -48,11 +48,13 @@ class Reading:
         separator: what stands between two cells of CSV; "" tries a comma, a semicolon and a tab.
         encoding: what CSV is written in.
         missing: the texts that stand for no value.
+        numbers: columns of CSV that are known to hold numbers; where there are any, no types need to be guessed, which takes time.
     """
 
     separator: str = ""
     encoding: str = "utf-8"
     missing: tuple[str, ...] = MISSING
+    numbers: frozenset[str] = frozenset()
 
     def table(self, path: str | Path, texts: Texts = EVERY, *, at: Location = ()) -> Table:
         """Return the table of one file: Parquet, JSON lines or CSV, by its ending.
@@ -164,7 +166,7 @@ def csv_table(data: bytes, file: str, separator: str, reading: Reading, texts: T
         return mark(found, names.index(name))
 
     whole = data if data[-2:].strip(b"\r\n") else data.rstrip(b"\r\n")  # one line feed does no harm, and a copy takes time
-    frame = _by_polars(whole, separator, names, reading.missing, texts)
+    frame = _by_polars(whole, separator, names, reading, texts)
     if frame is None:
         frame = _by_python(data, file, separator, names)
     if not frame.height:
@@ -172,24 +174,25 @@ def csv_table(data: bytes, file: str, separator: str, reading: Reading, texts: T
     return Table(file, frame, reading.missing, place)
 
 
-def _by_polars(data: bytes, separator: str, names: Sequence[str], missing: Sequence[str], texts: Texts) -> polars.DataFrame | None:
+def _by_polars(data: bytes, separator: str, names: Sequence[str], reading: Reading, texts: Texts) -> polars.DataFrame | None:
     """Return the frame as polars reads it; None when it cannot, or when it could have read a broken row in silence."""
     import polars
 
     mark = separator.encode()
     quoted = b'"' in data and mark + b' "' in data
-    if len(mark) > 1 or quoted or _count(data, b"\n\n") or (b"\r" in data and b"\n\r" in data):
+    if len(mark) > 1 or quoted or count_bytes(data, b"\n\n") or (b"\r" in data and b"\n\r" in data):
         return None
     for typed in (True, False) if texts != EVERY else (False,):
         try:
             header = polars.read_csv(io.BytesIO(data), separator=separator, n_rows=0, infer_schema=False).columns
+            known = {name: polars.Float64 for name in header if name.strip() in reading.numbers}
             frame = polars.read_csv(
                 io.BytesIO(data),
                 separator=separator,
-                infer_schema=typed,
+                infer_schema=typed and not known,
                 infer_schema_length=LOOKED_AT,
-                schema_overrides={name: polars.String for name in header if name.strip() in texts} if typed else None,
-                null_values=list(missing) if typed else None,
+                schema_overrides=(known or {name: polars.String for name in header if name.strip() in texts}) if typed else None,
+                null_values=list(reading.missing) if typed else None,
                 raise_if_empty=False,
             )
         except (polars.exceptions.PolarsError, OSError, ValueError):
@@ -206,11 +209,11 @@ def _by_polars(data: bytes, separator: str, names: Sequence[str], missing: Seque
 def _all_rows_whole(frame: polars.DataFrame, data: bytes, mark: bytes) -> bool:
     """Whether every row had a cell for each column: polars refuses one with more, and fills one with fewer up with nulls."""
     if frame.width > 1 and b'"' not in data:
-        return _count(data, mark) == (frame.height + 1) * (frame.width - 1)
+        return count_bytes(data, mark) == (frame.height + 1) * (frame.width - 1)
     return frame[frame.columns[-1]].null_count() == 0
 
 
-def _count(data: bytes, wanted: bytes) -> int:
+def count_bytes(data: bytes, wanted: bytes) -> int:
     """Return how often one byte, or two neighbouring ones, stand in `data`; of what is in every line `data.count` is slow."""
     import numpy as np
 
