@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
+from nnrun.data.csv_bytes import count_bytes, well_quoted
 from nnrun.data.files import as_utf8, regular_file
 from nnrun.data.table_files import (
     COMPRESSED,
@@ -19,7 +20,7 @@ from nnrun.data.table_files import (
     PARQUET,
     Reading,
     Texts,
-    count_bytes,
+    csv_records,
     csv_table,
     json_table,
     kind_of,
@@ -31,6 +32,7 @@ from nnrun.errors import DataError, Place
 
 BYTES = 1 << 24  # of text at a time
 CELLS = 1 << 21  # of Parquet
+SEPARATORS = b",;\t|:"
 
 
 def table_chunks(path: str | Path, reading: Reading, texts: Texts) -> Iterator[Table]:
@@ -67,7 +69,7 @@ def _csv_chunks(file: IO[bytes], name: str, reading: Reading, texts: Texts) -> I
             separator, before = reading.separator or separator_of(block, name), 0
         with counted_from(before):
             table = csv_table(header + block, name, separator, reading, texts)
-        header = header or _first_record(block)
+        header = header or _first_record(block, name, separator)
         yield _counted(table, first, before)
         first += len(table)
 
@@ -115,6 +117,9 @@ def text_blocks(file: IO[bytes], name: str, *, quotes: bool = False, fix: str = 
     lines, rest, empty = 0, b"", True
     while data := file.read(BYTES):
         rest += data
+        if quotes and not well_quoted(rest, SEPARATORS):
+            rest += file.read()  # only a reader that goes from the first cell to the last can tell where a row ends
+            break
         end = _last_end(rest, quotes)
         block, rest = rest[:end], rest[end:]
         if block and not block.isspace():
@@ -166,9 +171,12 @@ def _last_end(data: bytes, quotes: bool) -> int:
     return int(outside[-1]) + 1 if len(outside) else 0
 
 
-def _first_record(block: bytes) -> bytes:
-    """Return the header of CSV, with the blank lines before it."""
+def _first_record(block: bytes, name: str, separator: str) -> bytes:
+    """Return the header of CSV, with blank lines around it."""
+    records = csv_records(block, name, separator)
+    next(records)
+    second, _ = next(records)
     end = 0
-    while not block[:end].strip() or block.count(b'"', 0, end) % 2:
-        end = block.find(b"\n", end) + 1 or len(block)
+    for _ in range(second - 1):
+        end = block.index(b"\n", end) + 1
     return block[:end]

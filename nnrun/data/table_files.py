@@ -21,6 +21,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nnrun.data.csv_bytes import count_bytes, well_quoted
 from nnrun.data.files import as_utf8, read_bytes, regular_file
 from nnrun.data.tables import MISSING, Table, is_number, listed
 from nnrun.errors import DataError, Place, closest
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 
 COMPRESSED: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 EVERY = "*"
-AT_ONCE = 1 << 16  # bytes that stay in the cache
 LOOKED_AT = 10_000  # rows by which polars chooses the type of a column; a later row that differs makes it text
 Texts = Collection[str]
 """The columns that must come as they are written, `007` and all; EVERY for all of them."""
@@ -140,14 +140,14 @@ def joined(files: Sequence[str], reading: Reading, texts: Texts, *, at: Location
 def separator_of(data: bytes, file: str) -> str:
     """Return the separator that gives the first line of CSV more than one cell."""
     tried = "\t,;" if kind_of(file) == ".tsv" else ",;\t"
-    return next((one for one in tried if len(next(_csv_records(data, file, one))[1]) > 1), ",")
+    return next((one for one in tried if len(next(csv_records(data, file, one))[1]) > 1), ",")
 
 
 def csv_table(data: bytes, file: str, separator: str, reading: Reading, texts: Texts) -> Table:
     """Return the table of CSV in UTF-8 whose first line names the columns."""
     if len(separator) != 1 or separator in '"\r\n':
         raise DataError(f"the separator {separator!r} is not one character", fix='write `separator: ";"`', at=("dataset", "separator"))
-    line, header = next(_csv_records(data, file, separator))
+    line, header = next(csv_records(data, file, separator))
     names = tuple(name.strip() for name in header)
     mark = _csv_mark(data, file, separator)
     if all(is_number(name) for name in names):
@@ -162,7 +162,7 @@ def csv_table(data: bytes, file: str, separator: str, reading: Reading, texts: T
         seen.add(name)
 
     def place(row: int, name: str) -> Place:
-        found, _ = next(islice(_csv_records(data, file, separator, len(names)), 1 + row, None))
+        found, _ = next(islice(csv_records(data, file, separator, len(names)), 1 + row, None))
         return mark(found, names.index(name))
 
     whole = data if data[-2:].strip(b"\r\n") else data.rstrip(b"\r\n")  # one line feed does no harm, and a copy takes time
@@ -179,8 +179,7 @@ def _by_polars(data: bytes, separator: str, names: Sequence[str], reading: Readi
     import polars
 
     mark = separator.encode()
-    quoted = b'"' in data and mark + b' "' in data
-    if len(mark) > 1 or quoted or count_bytes(data, b"\n\n") or (b"\r" in data and b"\n\r" in data):
+    if len(mark) > 1 or count_bytes(data, b"\n\n") or (b"\r" in data and b"\n\r" in data) or not well_quoted(data, mark):
         return None
     for typed in (True, False) if texts != EVERY else (False,):
         try:
@@ -213,22 +212,10 @@ def _all_rows_whole(frame: polars.DataFrame, data: bytes, mark: bytes) -> bool:
     return frame[frame.columns[-1]].null_count() == 0
 
 
-def count_bytes(data: bytes, wanted: bytes) -> int:
-    """Return how often one byte, or two neighbouring ones, stand in `data`; of what is in every line `data.count` is slow."""
-    import numpy as np
-
-    values, found = np.frombuffer(data, np.uint8), 0
-    for start in range(0, len(values), AT_ONCE):
-        here = values[start : start + AT_ONCE + len(wanted) - 1]
-        hits = here[: len(here) + 1 - len(wanted)] == wanted[0]
-        found += int(np.count_nonzero(hits if len(wanted) == 1 else hits & (here[1:] == wanted[1])))
-    return found
-
-
 def _by_python(data: bytes, file: str, separator: str, names: Sequence[str]) -> polars.DataFrame:
     import polars
 
-    records = islice(_csv_records(data, file, separator, len(names)), 1, None)
+    records = islice(csv_records(data, file, separator, len(names)), 1, None)
     columns = list(zip(*(cells for _, cells in records), strict=True)) or [()] * len(names)
     return polars.DataFrame({name: polars.Series(cells, dtype=polars.String) for name, cells in zip(names, columns, strict=True)})
 
@@ -251,7 +238,7 @@ def _contents(path: str | Path, *, at: Location = ()) -> bytes:
     return data
 
 
-def _csv_records(data: bytes, file: str, separator: str, width: int = 0) -> Iterator[tuple[int, list[str]]]:
+def csv_records(data: bytes, file: str, separator: str, width: int = 0) -> Iterator[tuple[int, list[str]]]:
     """Yield the line and the cells of every record that is not blank, the header among them; each must have `width` cells, if given."""
     lines = io.TextIOWrapper(io.BytesIO(data), "utf-8-sig", newline="")
     reader = csv.reader(lines, delimiter=separator, strict=True, skipinitialspace=True)

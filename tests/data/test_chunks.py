@@ -28,6 +28,7 @@ TABLES = {
     "tab.tsv": CSV.replace(",", "\t"),
     "quoted.csv": CSV.replace("name 1", 'two\nlines, ""é""\n1'),
     "header.csv": CSV.replace("who", '"who\nis it"'),
+    "inches.csv": CSV.replace("size", 'size 5" or').replace("x1", '5" pipe'),
     "few.csv": "a,b\n1,2\n",
     "one.csv": "a\n" + "1\n" * 90,
     "gz.csv.gz": CSV,
@@ -55,7 +56,7 @@ def test_chunks_make_the_whole_table(name: str):
     whole = Reading().table(written(name, TABLES[name]))
     read = list(table_chunks(name, Reading(), "*"))
     assert polars.concat([table.frame for table in read]).equals(whole.frame)
-    assert len(read) > 1 or len(whole) < 3
+    assert (len(read) == 1) == (name in ("few.csv", "inches.csv"))  # a quote within a cell: where a row ends is not seen at a glance
     numbers = [table.number(row) for table in read for row in range(len(table))]
     assert numbers == list(range(len(whole)))
     places = [table.place(row, column) for table in read for row in range(len(table)) for column in whole.names]
