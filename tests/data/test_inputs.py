@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import zlib
 from pathlib import Path
@@ -15,7 +16,7 @@ import torch
 from PIL import Image
 
 from nnrun.data.columns import Column
-from nnrun.data.inputs import Inputs, Wanted, read_inputs
+from nnrun.data.inputs import Inputs, Wanted, in_batches, read_inputs
 from nnrun.errors import DataError
 
 COLUMNS = (Column("a"), Column("b"))
@@ -245,3 +246,17 @@ def test_pictures_that_cannot_be_used(tmp_path: Path) -> None:
     assert refusal(tmp_path / "w.png") == (
         "error: w.png is a picture, and the network wants rows of the shape [2]\nfix: give a table or an array"
     )
+
+
+def test_rows_are_predicted_in_whole_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However they are read, a row goes through the network beside the same others: its last bits hang on that."""
+    monkeypatch.setattr("nnrun.data.inputs.BATCHES", 2)
+    x = torch.arange(100.0)[:, None]
+    starts = [0, 3, 4, 40, 41, 99, 100]
+    parts = [Inputs(x[start:stop], range(start, stop), ["a note"]) for start, stop in itertools.pairwise(starts)]
+    made = list(in_batches(parts, 8))
+    assert [len(part.x) % 8 for part in made] == [0] * (len(made) - 1) + [4]
+    assert max(len(part.x) for part in made) == 16
+    assert torch.equal(torch.cat([part.x for part in made]), x)
+    assert [row for part in made for row in part.labels] == list(range(100))
+    assert Inputs.joined(made).labels == range(100)
