@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json as jsonlib
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,18 +14,27 @@ import typer
 
 from nnrun import __version__, complete
 from nnrun.errors import CheckpointError, InputError
-from nnrun.live import show_progress
+from nnrun.live import show_training
 from nnrun.report.words import between
 from nnrun.require import Requirement, refuse_unscored
 from nnrun.require import require as check_required
 from nnrun.runs.signals import Signals
-from nnrun.terminal import print_comparison, say, say_next, say_summary, show_report, try_report, user_errors, write_table, write_text
+from nnrun.terminal import (
+    noted,
+    print_comparison,
+    say,
+    say_next,
+    say_summary,
+    show_report,
+    try_report,
+    user_errors,
+    write_frames,
+    write_text,
+)
 from nnrun.usage import Group
 
 if TYPE_CHECKING:
     from nnrun.folds import Folds
-    from nnrun.run import Run
-    from nnrun.training.record import Record
 
 app = typer.Typer(
     cls=Group,
@@ -115,7 +123,7 @@ def train(
         from nnrun.run import open_run
 
         run = open_run(spec, source, out=out, resume=resume, allow_change=allow_change or ())
-        _train(run, run.train(signals), spec.name, quiet=quiet)
+        show_training(run, run.train(signals), spec.name, quiet=quiet)
         if not quiet:
             say_summary(run.summary)
         from nnrun.runs.folder import strict_json
@@ -199,16 +207,17 @@ def predict(
         list[str], typer.Argument(metavar="INPUT...", help="Tables, arrays, pictures, folders of pictures, or - (JSON lines).")
     ],
     checkpoint: CheckpointPath,
-    out: Annotated[Path | None, typer.Option(help="Write here instead: .csv, .json or .parquet.", show_default=False)] = None,
+    out: Annotated[Path | None, typer.Option(help="Write here instead: .csv, .json, .jsonl or .parquet.", show_default=False)] = None,
     proba: Annotated[bool, typer.Option("--proba", help="Add a column of probabilities for each class.")] = False,
+    top_k: Annotated[int, typer.Option(metavar="K", help="Add the K likeliest classes and their probabilities.", show_default=False)] = 0,
     plugin: Plugins = None,
     device: Device = None,
     json: Json = False,
 ) -> None:
     """Predict one row of output for each row of INPUT; prints CSV."""
     with user_errors():
-        if out is not None and out.suffix not in (".csv", ".json", ".parquet"):
-            raise InputError(f"--out {out}: the ending {out.suffix!r} is not known", fix="end it in .csv, .json or .parquet")
+        if out is not None and out.suffix not in (".csv", ".json", ".jsonl", ".parquet"):
+            raise InputError(f"--out {out}: the ending {out.suffix!r} is not known", fix="end it in .csv, .json, .jsonl or .parquet")
         if out is not None and not out.parent.is_dir():
             raise InputError(f"--out {out}: the folder {out.parent} does not exist", fix="make it, or give another file")
         if out is not None and any(Path(name).exists() and out.exists() and out.samefile(name) for name in inputs):
@@ -218,10 +227,10 @@ def predict(
 
         net = load(checkpoint, device=device or "auto")
         _note_last(checkpoint, net.path)
-        predictions = net.predict(net.read(inputs), probabilities=proba)
-        for note in predictions.notes:
-            say(f"note: {note}")
-        write_table(predictions.table(), out, json=json)
+        if top_k and not 0 < top_k <= max(1, len(net.task.classes)):
+            raise InputError(f"--top-k {top_k}: there are {len(net.task.classes)} classes", fix="give a number from 1 to that")
+        predictions = net.stream(inputs, probabilities=proba or top_k > 0)
+        write_frames((one.frame(top_k) for one in noted(predictions)), out, json=json)
 
 
 @app.command()
@@ -338,23 +347,13 @@ def schema(
         write_text(schema_text(), out)
 
 
-def _train(run: Run, records: Iterator[Record], name: str, *, quiet: bool) -> None:
-    """Train a run, saying what there is to say before, on the way and after."""
-    told = len(run.notes)
-    for note in run.notes if not quiet else ():
-        say(f"note: {note}")
-    show_progress(records, name, best=run.progress.best, done=run.state.epoch, epochs=run.spec.epochs, quiet=quiet)
-    for note in run.notes[told:] if not quiet else ():
-        say(f"note: {note}")
-
-
 def _train_folds(folds: Folds, signals: Signals, *, json: bool, quiet: bool) -> None:
     """Train the run of each fold, and print the folder of them all, or their figures."""
     from nnrun.folds import told
     from nnrun.runs.folder import strict_json
 
     for number, run in folds.runs():
-        _train(run, folds.train(run, signals), f"fold {number}/{folds.count}", quiet=quiet)
+        show_training(run, folds.train(run, signals), f"fold {number}/{folds.count}", quiet=quiet)
     for line in told(folds.summary) if not quiet else ():
         say(line)
     print(strict_json(folds.summary) if json else folds.folder)

@@ -12,10 +12,21 @@ from typing import TYPE_CHECKING
 from nnrun.terminal import say
 
 if TYPE_CHECKING:
+    from nnrun.run import Run
     from nnrun.training.record import Record
     from nnrun.training.watch import Watch
 
 SMALLEST_BAR = 6
+
+
+def show_training(run: Run, records: Iterable[Record], name: str, *, quiet: bool) -> None:
+    """Train a run, saying what there is to say before, on the way and after."""
+    told = len(run.notes)
+    for note in run.notes if not quiet else ():
+        say(f"note: {note}")
+    show_progress(records, name, best=run.progress.best, done=run.state.epoch, epochs=run.spec.epochs, quiet=quiet)
+    for note in run.notes[told:] if not quiet else ():
+        say(f"note: {note}")
 
 
 def show_progress(records: Iterable[Record], name: str, *, best: Watch, done: int, epochs: int, quiet: bool) -> None:

@@ -9,8 +9,9 @@ import json as jsonlib
 import os
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +22,11 @@ from nnrun.plugins import fault_in_plugin
 from nnrun.report import words
 
 if TYPE_CHECKING:
+    import polars
+
     from nnrun.check.report import Report
     from nnrun.run import Run
+    from nnrun.trained import Predictions
 
 
 SMALLER = "lower batch_size, or take a smaller network"
@@ -169,23 +173,74 @@ def show_report(report: Report) -> None:
     print(told.summary(report))
 
 
-def write_table(table: dict[str, list[Any]], out: Path | None, *, json: bool) -> None:
-    """Write columns to a file by its ending, or to stdout as CSV or one JSON document."""
-    import polars
+def noted(predictions: Iterable[Predictions]) -> Iterator[Predictions]:
+    """Yield predictions as they come; each note of theirs is printed to stderr once."""
+    said: set[str] = set()
+    for one in predictions:
+        for note in one.notes:
+            if note not in said:
+                say(f"note: {note}")
+        said.update(one.notes)
+        yield one
 
-    frame = polars.DataFrame(table)
-    if json and out is None:
-        print(jsonlib.dumps({"predictions": frame.to_dicts()}))
-    elif out is None:
-        sys.stdout.write(frame.write_csv())
-    else:
-        try:
-            write: dict[str, Any] = {".csv": frame.write_csv, ".json": frame.write_json, ".parquet": frame.write_parquet}
-            write[out.suffix](out)
-        except OSError as error:
-            raise not_writable(out, error) from None
-        if json:
-            print(jsonlib.dumps({"out": str(out), "rows": frame.height}))
+
+def write_frames(frames: Iterable[polars.DataFrame], out: Path | None, *, json: bool) -> None:
+    """Write the rows of frames, one after another, to a file by its ending, or to stdout as CSV or one JSON document.
+
+    The file is written beside and then renamed: whatever goes wrong on the way, none that is half written takes its name.
+    """
+    if out is None:
+        for text in _texts(frames, "document" if json else ".csv"):
+            sys.stdout.write(text)
+        return
+    rows = 0
+
+    def counted() -> Iterator[polars.DataFrame]:
+        nonlocal rows
+        for frame in frames:
+            rows += frame.height
+            yield frame
+
+    path = out.resolve()
+    beside = path.is_file() or not path.exists()  # a pipe or a device is never replaced by a file
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp") if beside else path
+    try:
+        if out.suffix == ".parquet":
+            _write_parquet(counted(), aside)
+        else:
+            with aside.open("w", encoding="utf-8", newline="") as file:
+                file.writelines(_texts(counted(), out.suffix))
+        if beside:
+            os.replace(aside, path)
+    except OSError as error:
+        raise not_writable(out, error) from None
+    finally:
+        if beside:
+            with suppress(OSError):
+                aside.unlink(missing_ok=True)
+    if json:
+        print(jsonlib.dumps({"out": str(out), "rows": rows}))
+
+
+def _texts(frames: Iterable[polars.DataFrame], kind: str) -> Iterator[str]:
+    """Yield frames as one text of a kind: .csv, .json, .jsonl, or the document that --json prints."""
+    start, between, end = {".json": ("[", ",", "]"), "document": ('{"predictions": [', ", ", "]}\n")}.get(kind, ("", "", ""))
+    for number, frame in enumerate(frames):
+        if kind == ".csv":
+            yield frame.write_csv(include_header=number == 0)
+        elif kind == ".jsonl":
+            yield frame.write_ndjson()
+        else:
+            rows = frame.write_json() if kind == ".json" else jsonlib.dumps(frame.to_dicts())
+            yield (between if number else start) + rows[1:-1]
+    yield end
+
+
+def _write_parquet(frames: Iterator[polars.DataFrame], path: Path) -> None:
+    from polars.io.plugins import register_io_source
+
+    first = next(frames)
+    register_io_source(lambda *_: chain([first], frames), schema=first.schema).sink_parquet(path, maintain_order=True)
 
 
 def write_text(text: str, out: Path | None) -> None:

@@ -7,10 +7,10 @@ net.predict(x)                           # raw rows (N, ...), prepared as the tr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -19,7 +19,7 @@ import nnrun.builtin  # noqa: F401 (fills the registries)
 from nnrun.data.categories import fills
 from nnrun.data.columns import Column
 from nnrun.data.dataset import Rows, Task
-from nnrun.data.inputs import Inputs, Wanted, read_inputs, read_scored
+from nnrun.data.inputs import Inputs, Wanted, in_batches, read_inputs, read_scored, stream_inputs
 from nnrun.data.prepare import Prepared, prepare
 from nnrun.data.preprocess import apply_steps, columns_after
 from nnrun.data.table_files import Reading
@@ -29,8 +29,12 @@ from nnrun.runs.folder import checkpoint_file
 from nnrun.spec.experiment import Experiment
 from nnrun.spec.reader import check
 from nnrun.training.device import choose_device
+from nnrun.training.evaluate import ROWS_AT_ONCE
 from nnrun.training.metrics import Scored
 from nnrun.training.network import Network, build_network, load_weights
+
+if TYPE_CHECKING:
+    import polars
 
 
 @dataclass(frozen=True)
@@ -39,33 +43,65 @@ class Predictions:
 
     Args:
         rows: row numbers counted from 0, or names of pictures.
-        values: class names, or numbers (N, T).
-        probabilities: (N, K) in the order of `task.classes`, or None when none were asked for.
+        predicted: class numbers (N,), or numbers (N, T).
+        shares: the probability of each class (N, K) in the order of `task.classes`, or None when none were asked for.
         notes: what the user should know.
     """
 
     task: Task
-    rows: list[str]
-    values: list[str] | list[list[float]]
-    probabilities: list[list[float]] | None
+    rows: range | list[str]
+    predicted: Tensor
+    shares: Tensor | None
     notes: list[str]
 
-    def table(self) -> dict[str, list[Any]]:
-        """Return the columns of the output: `row` or `file`, `prediction` (or one a target), then one a class."""
-        numbered = all(row.isdecimal() for row in self.rows)
-        table: dict[str, list[Any]] = {"row": [int(row) for row in self.rows]} if numbered else {"file": list(self.rows)}
-        if self.task.classes:
-            table["prediction"] = list(self.values)
-        else:
-            names = ["prediction"] if len(self.task.targets) == 1 else list(self.task.targets)
-            for number, name in enumerate(names):
-                table[_free(name, table)] = [row[number] for row in self.values]
-        for number, name in enumerate(self.task.classes if self.probabilities is not None else ()):
-            table[_free(name, table)] = [row[number] for row in self.probabilities or ()]
-        return table
+    @property
+    def values(self) -> list[str] | list[list[float]]:
+        """Class names (N), or numbers (N, T)."""
+        made: list[Any] = self.predicted.tolist()
+        return [self.task.classes[k] for k in made] if self.task.classes else made
+
+    @property
+    def probabilities(self) -> list[list[float]] | None:
+        """The probability of each class (N, K); None when none were asked for."""
+        return None if self.shares is None else self.shares.tolist()
+
+    def frame(self, top: int = 0) -> polars.DataFrame:
+        """Return the columns of the output: `row` or `file`, `prediction` (or one a target), then one a class.
+
+        Args:
+            top: instead of a column a class, this many of the likeliest classes and their probabilities.
+        """
+        import polars
+
+        rows = polars.Series(self.rows, dtype=polars.Int64 if isinstance(self.rows, range) else polars.String)
+        table = {"row" if isinstance(self.rows, range) else "file": rows}
+        names = ["prediction"] if len(self.task.targets) == 1 else self.task.targets
+        for name, column in zip(names, _columns(self.predicted), strict=True):
+            table[_free(name, table)] = self._named(column) if self.task.classes else column
+        if self.shares is not None and top:
+            likeliest = self.shares.topk(top)
+            for place, (share, column) in enumerate(zip(*map(_columns, likeliest), strict=True), 1):
+                table |= {f"top_{place}": self._named(column), f"p_{place}": share}
+        elif self.shares is not None:
+            for name, column in zip(self.task.classes, _columns(self.shares), strict=True):
+                table[_free(name, table)] = column
+        return polars.DataFrame(table)
+
+    def _named(self, codes: polars.Series) -> polars.Series:
+        import polars
+
+        return polars.Series(self.task.classes, dtype=polars.String).gather(codes)
 
 
-def _free(name: str, table: dict[str, list[Any]]) -> str:
+def _columns(values: Tensor) -> list[polars.Series]:
+    """Return the columns of numbers (N,) or (N, T)."""
+    import polars
+
+    values = values.cpu() if values.dtype == torch.int64 else values.cpu().double()
+    return [polars.Series(column.contiguous().numpy()) for column in values.reshape(len(values), -1).T]
+
+
+def _free(name: str, table: Mapping[str, object]) -> str:
     """Return a column name that is not taken yet: a class may be called `row`."""
     return _free(f"p_{name}", table) if name in table else name
 
@@ -152,6 +188,11 @@ class Trained:
         reading = Reading.of(dataset.arguments()) if dataset.entry.traits.get("table") else Reading()
         return Wanted(self.columns, tuple(facts["raw_shape"]), facts["raw_bytes"], fills(self.spec.preprocess), file_column, reading)
 
+    def stream(self, paths: Sequence[str], *, probabilities: bool = False) -> Iterator[Predictions]:
+        """Yield the predictions of `predict` for the rows in files, some at a time, in their order."""
+        for inputs in in_batches(stream_inputs(list(paths), self.wanted), ROWS_AT_ONCE):
+            yield self.predict(inputs, probabilities=probabilities)
+
     def predict(self, inputs: Inputs, *, probabilities: bool = False) -> Predictions:
         """Return one prediction for each row.
 
@@ -162,11 +203,10 @@ class Trained:
             raise InputError("--proba needs classes, and this network predicts numbers", fix="leave --proba out")
         head, notes = self.network.head, list(inputs.notes)
         output_NK = self.network.outputs(self.prepared(inputs.x))
-        values = head.predict(output_NK).tolist()
-        shares = head.probabilities(output_NK).tolist() if probabilities else None
+        shares = head.probabilities(output_NK) if probabilities else None
         if probabilities and not head.calibrated and self.spec.loss:
             notes.append(f"the scores of {self.spec.loss.entry.name} are not probabilities; these are their softmax")
-        return Predictions(self.task, inputs.labels, [self.task.classes[k] for k in values] if self.task.classes else values, shares, notes)
+        return Predictions(self.task, inputs.labels, head.predict(output_NK), shares, notes)
 
 
 def _device(name: str) -> torch.device:

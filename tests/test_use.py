@@ -223,3 +223,71 @@ def test_a_full_disk_behind_stdout_is_an_environment_fault(flowers: Path, nnrun:
             check=False,
         )
     assert (done.returncode, done.stderr.splitlines()[0]) == (4, "error: the system refused: No space left on device")
+
+
+def test_a_streamed_prediction_is_the_whole_one(flowers: Path, call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """In every format, byte for byte, however few rows are read at a time; `--out` of JSON lines too."""
+    rows = 5000
+    frame = polars.DataFrame({"id": range(rows), "height": [row % 10 for row in range(rows)], "width": [row % 5 for row in range(rows)]})
+    frame.write_csv(tmp_path / "in.csv")
+
+    def made() -> dict[str, bytes]:
+        found = {name: call("predict", "in.csv", "--checkpoint", flowers, "--proba", *flags) for name, flags in
+                 {"csv": [], "json": ["--json"], "o.csv": ["--out", "o.csv"], "o.json": ["--out", "o.json"],
+                  "o.jsonl": ["--out", "o.jsonl"], "o.parquet": ["--out", "o.parquet", "--json"]}.items()}  # fmt: skip
+        assert [done.exit_code for done in found.values()] == [0] * 6, [done.stderr for done in found.values()]
+        assert json.loads(found["o.parquet"].stdout) == {"out": "o.parquet", "rows": rows}
+        assert polars.read_parquet("o.parquet").equals(polars.read_csv("o.csv"))
+        return {name: Path(name).read_bytes() if "." in name and "parquet" not in name else found[name].stdout_bytes for name in found}
+
+    whole = made()
+    for name, read in (("o.json", polars.read_json), ("o.jsonl", polars.read_ndjson)):
+        assert read(tmp_path / name).equals(polars.read_csv("o.csv"))
+    monkeypatch.setattr("nnrun.data.chunks.BYTES", 4096)
+    monkeypatch.setattr("nnrun.data.inputs.BATCHES", 1)
+    assert made() == whole
+
+
+@pytest.mark.parametrize("name", ["o.csv", "o.json", "o.jsonl", "o.parquet"])
+def test_a_bad_cell_far_down_leaves_no_half_of_a_file(
+    name: str, flowers: Path, call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The old file is as it was, nothing lies beside it, and the place of the cell is told."""
+    (tmp_path / "in.csv").write_text("id,height,width\n" + "1,2,3\n" * 5000 + "1,tall,3\n")
+    (tmp_path / name).write_text("old")
+    monkeypatch.setattr("nnrun.data.chunks.BYTES", 4096)
+    before = sorted(tmp_path.iterdir())
+    done = call("predict", "in.csv", "--checkpoint", flowers, "--out", name)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert "error: in.csv:5002:3: column 'height': 'tall' is not a number (the only such cell, row 5000 counted from 0)" in done.stderr
+    assert (tmp_path / name).read_text() == "old"
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_pipe_is_written_to_and_not_replaced(flowers: Path, call: Call, tmp_path: Path):
+    """What is no regular file stays what it is."""
+    import os
+    import threading
+
+    os.mkfifo(tmp_path / "o.csv")
+    read: list[str] = []
+    reader = threading.Thread(target=lambda: read.append((tmp_path / "o.csv").read_text()))
+    reader.start()
+    done = call("predict", "flowers.csv", "--checkpoint", flowers, "--out", "o.csv")
+    reader.join()
+    assert (done.exit_code, len(rows_of(read[0]))) == (0, 40)
+    assert (tmp_path / "o.csv").is_fifo()
+
+
+def test_top_k_names_the_likeliest_classes(flowers: Path, call: Call):
+    """From the likeliest down, with their probabilities; more than there are is refused."""
+    shares = rows_of(call("predict", "flowers.csv", "--checkpoint", flowers, "--proba").stdout)
+    top = rows_of(call("predict", "flowers.csv", "--checkpoint", flowers, "--top-k", "2").stdout)
+    assert list(top[0]) == ["row", "prediction", "top_1", "p_1", "top_2", "p_2"]
+    for row, share in zip(top, shares, strict=True):
+        assert row["top_1"] == row["prediction"]
+        assert [(row[f"top_{place}"], row[f"p_{place}"]) for place in (1, 2)] == sorted(
+            ((name, share[name]) for name in ("short", "tall")), key=lambda one: -float(one[1])
+        )
+    refused = call("predict", "flowers.csv", "--checkpoint", flowers, "--top-k", "3")
+    assert (refused.exit_code, refused.stderr.splitlines()[0]) == (2, "error: --top-k 3: there are 2 classes")

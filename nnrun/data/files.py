@@ -48,23 +48,23 @@ def read_bytes(path: str | Path, *, at: Location = ()) -> bytes:
         data = path.read_bytes()
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}", fix="check its permissions", at=at) from None
-    if not data.strip():
+    if not data or data.isspace():
         raise DataError(f"{path} is empty", fix="is this the right file?", at=at)
     return data
 
 
-def as_utf8(data: bytes, file: str | Path, encoding: str = "utf-8", *, at: Location = ()) -> bytes:
+def as_utf8(data: bytes, file: str | Path, encoding: str = "utf-8", *, before: int = 0, at: Location = ()) -> bytes:
     """Return text as UTF-8, refusing what is not of the encoding: told with the line and what it looks like. A byte order mark is fine.
 
     Args:
         encoding: what the text is written in, by any name that Python knows it by.
+        before: the lines of the file that come before the text.
     """
     try:
         if codecs.lookup(encoding).name in ("utf-8", "ascii", "utf-8-sig"):
             other = next((f"it looks like {kind}: {fix}" for start, (kind, fix) in STARTS.items() if data.startswith(start)), "")
-            wrong = not_utf8(
-                data, file, other or "is this the right file? a table is text, one row in each line", key="encoding" if at else ""
-            )
+            expected = other or "is this the right file? a table is text, one row in each line"
+            wrong = not_utf8(data, file, expected, key="encoding" if at else "", before=before)
             if wrong:
                 raise DataError([replace(wrong, at=at)])
             made = data
@@ -73,7 +73,7 @@ def as_utf8(data: bytes, file: str | Path, encoding: str = "utf-8", *, at: Locat
         else:
             made = data.decode(encoding).encode()
         if b"\0" in made:
-            line = made[: made.index(b"\0")].count(b"\n") + 1
+            line = before + made[: made.index(b"\0")].count(b"\n") + 1
             raise DataError(f"{file}:{line}: this line holds a zero byte", fix="remove it; a table is text", at=at)
         return made
     except LookupError:

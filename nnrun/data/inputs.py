@@ -5,18 +5,18 @@ from __future__ import annotations
 import hashlib
 import math
 import sys
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from nnrun.data.arrays import as_tensor, read_npy, read_npz
+from nnrun.data.chunks import counted_from, json_chunks, opened, table_chunks, text_blocks
 from nnrun.data.columns import Column, missing_values, raw_rows
 from nnrun.data.dataset import Dataset, Rows, Task
-from nnrun.data.files import read_bytes
 from nnrun.data.pictures import ENDINGS, labelled_pictures, picture_files, picture_table, read_picture
 from nnrun.data.pictures import TABLES as PICTURE_TABLES
-from nnrun.data.table_files import LINES, PARQUET, Reading, json_table, json_values, kind_of
+from nnrun.data.table_files import LINES, PARQUET, Reading, json_values, kind_of
 from nnrun.data.tables import Table, listed
 from nnrun.data.targets import targets_from_arrays, targets_from_table
 from nnrun.errors import DataError, Place
@@ -24,6 +24,8 @@ from nnrun.lazy import torch
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+BATCHES = 64  # of rows that are predicted at a time
 
 
 @dataclass
@@ -37,8 +39,25 @@ class Inputs:
     """
 
     x: Tensor
-    labels: list[str]
+    labels: range | list[str]
     notes: list[str] = field(default_factory=list)
+
+    def cut(self, start: int, stop: int) -> Inputs:
+        """Return some of the rows."""
+        return Inputs(self.x[start:stop], self.labels[start:stop], self.notes)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Inputs]) -> Inputs:
+        """Return the rows of all parts, one after another."""
+        if len(parts) == 1:
+            return parts[0]
+        tensors = [part.x for part in parts]
+        if len({tensor.dtype for tensor in tensors}) > 1:
+            tensors = [tensor.to(torch.float32) for tensor in tensors]
+        first, last = parts[0].labels, parts[-1].labels
+        labels = range(first.start, last.stop) if isinstance(first, range) and isinstance(last, range) else None
+        names = [str(label) for part in parts for label in part.labels] if labels is None else labels
+        return cls(torch.cat(tensors), names, list(dict.fromkeys(note for part in parts for note in part.notes)))
 
 
 @dataclass(frozen=True)
@@ -68,7 +87,12 @@ class Wanted:
 
 
 def read_inputs(paths: Sequence[str], wanted: Wanted) -> Inputs:
-    """Return the rows of every path in turn.
+    """Return the rows of every path in turn; as `stream_inputs`."""
+    return Inputs.joined(list(stream_inputs(paths, wanted)))
+
+
+def stream_inputs(paths: Sequence[str], wanted: Wanted) -> Iterator[Inputs]:
+    """Yield the rows of every path in turn; those of CSV, Parquet and JSON lines some at a time.
 
     Args:
         paths: files, folders of pictures, or `-` for JSON lines on stdin.
@@ -78,14 +102,25 @@ def read_inputs(paths: Sequence[str], wanted: Wanted) -> Inputs:
     """
     if not paths:
         raise DataError("there is nothing to predict", fix="give a file, a folder of pictures, or - for JSON lines on stdin")
-    read = [_read(path, wanted) for path in paths]
-    several = len(paths) > 1
-    labels = [f"{path}:{label}" if several else label for path, one in zip(paths, read, strict=True) for label in one.labels]
-    notes = [note for one in read for note in one.notes]
-    tensors = [_typed(one.x, path, wanted.as_bytes) for path, one in zip(paths, read, strict=True)]
-    if len({tensor.dtype for tensor in tensors}) > 1:
-        tensors = [tensor.to(torch.float32) for tensor in tensors]
-    return Inputs(torch.cat(tensors) if several else tensors[0], labels, notes)
+    for path in paths:
+        rows = 0
+        for one in _read(path, wanted):
+            counted = range(rows, rows + len(one.x)) if isinstance(one.labels, range) else one.labels
+            labels = [f"{path}:{label}" for label in counted] if len(paths) > 1 else counted
+            yield Inputs(_typed(one.x, path, wanted.as_bytes), labels, one.notes)
+            rows += len(one.x)
+
+
+def in_batches(parts: Iterable[Inputs], rows: int) -> Iterator[Inputs]:
+    """Yield the same rows in parts of whole batches, but for the last, so that each row goes through the network beside the same others."""
+    held: list[Inputs] = []
+    for part in parts:
+        read = Inputs.joined([*held, part])
+        whole = len(read.x) - len(read.x) % rows
+        for start in range(0, whole, BATCHES * rows):
+            yield read.cut(start, min(start + BATCHES * rows, whole))
+        held = [read.cut(whole, len(read.x))] if whole < len(read.x) else []
+    yield from held
 
 
 def read_scored(path: str, task: Task, wanted: Wanted) -> Rows:
@@ -132,9 +167,22 @@ def digest(dataset: Dataset) -> str:
     return found.hexdigest()
 
 
-def _read(path: str, wanted: Wanted) -> Inputs:
+def _read(path: str, wanted: Wanted) -> Iterator[Inputs]:
     if path == "-":
-        return _json_lines(sys.stdin.buffer.read(), "stdin", wanted)
+        yield from _json_lines(sys.stdin.buffer, "stdin", wanted)
+    elif kind_of(path) in LINES and not wanted.columns and not Path(path).is_dir():
+        with opened(path) as file:
+            yield from _json_lines(file, path, wanted)
+    elif kind_of(path) in TABLES and not Path(path).is_dir() and not (wanted.file_column and kind_of(path) in PICTURE_TABLES):
+        numbers = frozenset(column.name for column in wanted.columns if column.kind == "number")
+        for table in table_chunks(path, replace(wanted.reading, numbers=numbers), wanted.texts):
+            yield _from_table(table, wanted)
+    else:
+        yield _whole(path, wanted)
+
+
+def _whole(path: str, wanted: Wanted) -> Inputs:
+    """Return what is no text and no table."""
     if Path(path).is_dir():
         files, others = picture_files(Path(path))
         notes = [f"{path}: ignored files: {listed(others, 8)}"] if others else []
@@ -147,28 +195,26 @@ def _read(path: str, wanted: Wanted) -> Inputs:
         return _pictures(files, names, wanted, [])
     if ending in (".npz", ".npy"):
         return _shaped(as_tensor(read_npy(path) if ending == ".npy" else read_npz(path, {"": ()})[0], path), path, wanted)
-    if ending in LINES and not wanted.columns:
-        return _json_lines(read_bytes(path), path, wanted)
-    if ending in TABLES:
-        return _from_table(wanted.reading.table(path, wanted.texts), wanted)
     what = f"{path}: {ending or 'a file without an ending'} is not something to predict from"
     kinds = f"{' '.join(TABLES)} .npz .npy, a picture ({' '.join(ENDINGS)}), a folder of pictures, or - for JSON lines"
     raise DataError(what, fix=f"give {kinds}")
 
 
-def _json_lines(data: bytes, file: str, wanted: Wanted) -> Inputs:
+def _json_lines(file: IO[bytes], name: str, wanted: Wanted) -> Iterator[Inputs]:
     if wanted.columns:
-        return _from_table(json_table(data, file, wanted.reading.missing), wanted)
-    rows = []
-    for line, value in json_values(data, file):
-        row = _row(value, wanted.shape)
-        if row is None:
-            what = f"this line is not a list of finite numbers of the shape {list(wanted.shape)}, which the network wants"
-            raise DataError(what, fix="write one list of numbers in each line", place=Place(file, line, 1))
-        rows.append(row)
-    if not rows:
-        raise DataError(f"{file} is empty", fix="write one list of numbers in each line")
-    return Inputs(torch.stack(rows).reshape(-1, *wanted.shape), _numbered(len(rows)))
+        for table in json_chunks(file, name, wanted.reading.missing):
+            yield _from_table(table, wanted)
+        return
+    for lines, block in text_blocks(file, name, fix="write one list of numbers in each line"):
+        rows = []
+        with counted_from(lines):
+            for line, value in json_values(block, name):
+                row = _row(value, wanted.shape)
+                if row is None:
+                    what = f"this line is not a list of finite numbers of the shape {list(wanted.shape)}, which the network wants"
+                    raise DataError(what, fix="write one list of numbers in each line", place=Place(name, line, 1))
+                rows.append(row)
+        yield Inputs(torch.stack(rows).reshape(-1, *wanted.shape), range(len(rows)))
 
 
 def _from_table(table: Table, wanted: Wanted) -> Inputs:
@@ -188,7 +234,7 @@ def _from_table(table: Table, wanted: Wanted) -> Inputs:
     missing = None if wanted.fills else missing_values(table, columns, x_ND, fix)
     if missing:
         raise missing
-    return Inputs(x_ND.reshape(-1, *wanted.shape), _numbered(len(x_ND)), notes)
+    return Inputs(x_ND.reshape(-1, *wanted.shape), range(len(x_ND)), notes)
 
 
 def _shaped(x: Tensor, path: str, wanted: Wanted) -> Inputs:
@@ -197,7 +243,7 @@ def _shaped(x: Tensor, path: str, wanted: Wanted) -> Inputs:
     if tuple(x.shape[1:]) != wanted.shape:
         what = f"{path} holds rows of the shape {list(x.shape[1:])}, and the network wants {list(wanted.shape)}"
         raise DataError(what, fix=f"reshape the array to (rows, {', '.join(map(str, wanted.shape))})")
-    return Inputs(x, _numbered(len(x)))
+    return Inputs(x, range(len(x)))
 
 
 def _pictures(files: Sequence[Path], labels: Sequence[object], wanted: Wanted, notes: list[str]) -> Inputs:
@@ -237,7 +283,3 @@ def _row(value: Any, shape: tuple[int, ...]) -> Tensor | None:
     except (ValueError, TypeError):
         return None
     return row if row.shape == shape and bool(row.isfinite().all()) else None
-
-
-def _numbered(count: int) -> list[str]:
-    return [str(number) for number in range(count)]

@@ -90,7 +90,7 @@ def prepare(
     columns, x = narrowed(dataset.columns, dataset.x, rows["train"], at_least=at_least, other=other)
     notes += _unknown(columns, x, rows)
     steps = completed(spec.preprocess, columns)
-    raw = {name: Rows(x[part], dataset.y[part]) for name, part in rows.items()}
+    raw = {name: Rows(x.index_select(0, part), dataset.y.index_select(0, part)) for name, part in rows.items()}
     learned = [dict(step) for step in fitted] if fitted is not None else fit_steps(steps, raw["train"].x, columns)
     parts = {
         name: Rows(apply_steps(steps, learned, part.x, columns).contiguous().to(device), part.y.to(device)) for name, part in raw.items()
@@ -149,10 +149,10 @@ def _unlearned(dataset: Dataset, train: Tensor) -> list[str]:
 def _unknown(columns: Sequence[Column], x: Tensor, rows: Mapping[str, Tensor]) -> list[str]:
     """Return a note of the rows outside training that hold a category which no training row has."""
     notes = []
-    for part in ("val", "test"):
-        unknown = x[rows[part]][:, [column.kind == "category" for column in columns]] == -1 if columns else torch.zeros(0, 0)
+    coded = [number for number, column in enumerate(columns) if column.kind == "category"]
+    for part in ("val", "test") if coded else ():
+        unknown = x[:, coded][rows[part]] == -1
         if bool(unknown.any()):
-            names = [str(column) for column in columns if column.kind == "category"]
-            which = ", ".join(names[number] for number in torch.nonzero(unknown.any(0)).flatten().tolist()[:4])
+            which = ", ".join(str(columns[coded[number]]) for number in torch.nonzero(unknown.any(0)).flatten().tolist()[:4])
             notes.append(f"{int(unknown.any(1).sum())} {part} rows hold a category that is not known from training (in {which})")
     return notes

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 Columns = tuple[Column, ...]
 Learned = Mapping[str, "Tensor"]
 CHUNK = 8192  # rows in float64 at a time
+IN_CACHE = 32_768  # numbers at a time; torch does not share so few among threads, who would only wait for each other
 SCALED = ("number", "date")
 """The kinds of columns that a scaler changes."""
 
@@ -119,7 +120,7 @@ def standardize(*, over: Literal["column", "all"] = "column") -> Step:
     def fit(x: Tensor, columns: Columns) -> dict[str, Tensor]:
         count = len(x) if over == "column" else x.numel()
         mean = _sum((rows for rows in _float64(x)), over) / count
-        variance = _sum(((rows - mean) ** 2 for rows in _float64(x)), over) / count
+        variance = _sum((rows.sub_(mean).square_() for rows in _float64(x)), over) / count
         return {"mean": mean, "deviation": torch.where(variance > 0, variance.sqrt(), 1.0)}
 
     return Step(lambda x, learned: _shifted(x, learned["mean"], learned["deviation"]), fit, scales=True)
@@ -249,7 +250,7 @@ def _percentiles(x: Tensor, shares: Sequence[float]) -> Tensor:
 
 
 def _float64(x: Tensor) -> Iterator[Tensor]:
-    return (rows.to(torch.float64) for rows in torch.split(x, CHUNK))
+    return (rows.to(torch.float64, copy=True) for rows in torch.split(x, CHUNK))
 
 
 def _sum(chunks: Iterator[Tensor], over: str) -> Tensor:
@@ -262,7 +263,11 @@ def _shifted(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
         what = f"the step was fitted on rows of the shape {list(shift.shape)}, and a row here has {list(x.shape[1:])}"
         raise DataError(what, fix="give the inputs that the network was trained on")
     shift, scale = shift.to(x.device), scale.to(x.device)
-    return torch.cat([((rows - shift) / scale).to(torch.float32) for rows in _float64(x)])
+    made = torch.empty(x.shape, dtype=torch.float32, device=x.device)
+    size = max(1, IN_CACHE * len(x) // max(1, x.numel()))
+    for rows, out in zip(torch.split(x, size), torch.split(made, size), strict=True):
+        out.copy_(rows.to(torch.float64, copy=True).sub_(shift).div_(scale))
+    return made
 
 
 @contextmanager

@@ -13,15 +13,16 @@ import io
 import json
 import lzma
 import os
-import re
 import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from glob import glob
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nnrun.data.csv_bytes import count_bytes, well_quoted
 from nnrun.data.files import as_utf8, read_bytes, regular_file
 from nnrun.data.tables import MISSING, Table, is_number, listed
 from nnrun.errors import DataError, Place, closest
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 
 COMPRESSED: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 EVERY = "*"
-LONE_QUOTE = rb'"(?<=[^%b\r\n"]")(?=[^%b\r\n"])'  # inside a cell, and not written twice: polars leaves it out in silence
 LOOKED_AT = 10_000  # rows by which polars chooses the type of a column; a later row that differs makes it text
 Texts = Collection[str]
 """The columns that must come as they are written, `007` and all; EVERY for all of them."""
@@ -49,11 +49,13 @@ class Reading:
         separator: what stands between two cells of CSV; "" tries a comma, a semicolon and a tab.
         encoding: what CSV is written in.
         missing: the texts that stand for no value.
+        numbers: columns of CSV that are known to hold numbers; where there are any, no types need to be guessed, which takes time.
     """
 
     separator: str = ""
     encoding: str = "utf-8"
     missing: tuple[str, ...] = MISSING
+    numbers: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, arguments: Mapping[str, Any]) -> Reading:
@@ -70,12 +72,11 @@ class Reading:
         kind = kind_of(path)
         if kind in PARQUET:
             return _read_parquet(path, self.missing, at=at)
+        data = _contents(path, at=at)
         if kind in LINES:
-            return json_table(_contents(path, at=at), str(path), self.missing)
-        if self.separator:
-            return _read_csv(path, self.separator, self, texts, at=at)
-        tables = (_read_csv(path, separator, self, texts, at=at) for separator in ("\t,;" if kind == ".tsv" else ",;\t"))
-        return next((table for table in tables if len(table.names) > 1), None) or _read_csv(path, ",", self, texts, at=at)
+            return json_table(data, str(path), self.missing)
+        data = as_utf8(data, path, self.encoding, at=at)
+        return csv_table(data, str(path), self.separator or separator_of(data, str(path)), self, texts)
 
 
 def kind_of(path: str | Path) -> str:
@@ -143,18 +144,23 @@ def joined(files: Sequence[str], reading: Reading, texts: Texts, *, at: Location
     return Table(f"{first.file} and {len(files) - 1} more", frame, first.missing, mark if first.mark else None, starts=places)
 
 
-def _read_csv(path: str | Path, separator: str, reading: Reading, texts: Texts, *, at: Location) -> Table:
-    """Return the table of a CSV file whose first line names the columns."""
+def separator_of(data: bytes, file: str) -> str:
+    """Return the separator that gives the first line of CSV more than one cell."""
+    tried = "\t,;" if kind_of(file) == ".tsv" else ",;\t"
+    return next((one for one in tried if len(next(csv_records(data, file, one))[1]) > 1), ",")
+
+
+def csv_table(data: bytes, file: str, separator: str, reading: Reading, texts: Texts) -> Table:
+    """Return the table of CSV in UTF-8 whose first line names the columns."""
     if len(separator) != 1 or separator in '"\r\n':
         raise DataError(
             f"the separator {separator!r} is not one character that can separate cells",
             fix='write `separator: ";"`',
             at=("dataset", "separator"),
         )
-    data = as_utf8(_contents(path, at=at), path, reading.encoding, at=at)
-    line, header = next(_csv_records(data, str(path), separator))
+    line, header = next(csv_records(data, file, separator))
     names = tuple(name.strip() for name in header)
-    mark = _csv_mark(data, str(path), separator)
+    mark = _csv_mark(data, file, separator)
     if all(is_number(name) for name in names):
         raise DataError(
             "the first line holds numbers, not the names of the columns", fix="put a line of names above it", place=mark(line, 0)
@@ -167,36 +173,36 @@ def _read_csv(path: str | Path, separator: str, reading: Reading, texts: Texts, 
         seen.add(name)
 
     def place(row: int, name: str) -> Place:
-        found, _ = next(islice(_csv_records(data, str(path), separator, len(names)), 1 + row, None))
+        found, _ = next(islice(csv_records(data, file, separator, len(names)), 1 + row, None))
         return mark(found, names.index(name))
 
-    frame = _by_polars(data.rstrip(b"\r\n"), separator, names, reading.missing, texts)
+    whole = data if data[-2:].strip(b"\r\n") else data.rstrip(b"\r\n")  # one line feed does no harm, and a copy takes time
+    frame = _by_polars(whole, separator, names, reading, texts)
     if frame is None:
-        frame = _by_python(data, str(path), separator, names)
+        frame = _by_python(data, file, separator, names)
     if not frame.height:
-        raise DataError(f"{path} has a header but no rows", fix="add rows of data below it")
-    return Table(str(path), frame, reading.missing, place)
+        raise DataError(f"{file} has a header but no rows", fix="add rows of data below it")
+    return Table(file, frame, reading.missing, place)
 
 
-def _by_polars(data: bytes, separator: str, names: Sequence[str], missing: Sequence[str], texts: Texts) -> polars.DataFrame | None:
+def _by_polars(data: bytes, separator: str, names: Sequence[str], reading: Reading, texts: Texts) -> polars.DataFrame | None:
     """Return the frame as polars reads it; None when it cannot, or when it could have read a broken row in silence."""
     import polars
 
     mark = separator.encode()
-    if len(mark) > 1 or b"\n\n" in data or b"\n\r" in data or mark + b' "' in data:
-        return None
-    if re.search(LONE_QUOTE % (re.escape(mark), re.escape(mark)), data):
+    if len(mark) > 1 or count_bytes(data, b"\n\n") or (b"\r" in data and b"\n\r" in data) or not well_quoted(data, mark):
         return None
     for typed in (True, False) if texts != EVERY else (False,):
         try:
             header = polars.read_csv(io.BytesIO(data), separator=separator, n_rows=0, infer_schema=False).columns
+            known = {name: polars.Float64 for name in header if name.strip() in reading.numbers}
             frame = polars.read_csv(
                 io.BytesIO(data),
                 separator=separator,
-                infer_schema=typed,
+                infer_schema=typed and not known,
                 infer_schema_length=LOOKED_AT,
-                schema_overrides={name: polars.String for name in header if name.strip() in texts} if typed else None,
-                null_values=list(missing) if typed else None,
+                schema_overrides=(known or {name: polars.String for name in header if name.strip() in texts}) if typed else None,
+                null_values=list(reading.missing) if typed else None,
                 raise_if_empty=False,
             )
         except (polars.exceptions.PolarsError, OSError, ValueError):
@@ -213,14 +219,14 @@ def _by_polars(data: bytes, separator: str, names: Sequence[str], missing: Seque
 def _all_rows_whole(frame: polars.DataFrame, data: bytes, mark: bytes) -> bool:
     """Whether every row had a cell for each column: polars refuses one with more, and fills one with fewer up with nulls."""
     if frame.width > 1 and b'"' not in data:
-        return data.count(mark) == (frame.height + 1) * (frame.width - 1)
+        return count_bytes(data, mark) == (frame.height + 1) * (frame.width - 1)
     return frame[frame.columns[-1]].null_count() == 0
 
 
 def _by_python(data: bytes, file: str, separator: str, names: Sequence[str]) -> polars.DataFrame:
     import polars
 
-    records = islice(_csv_records(data, file, separator, len(names)), 1, None)
+    records = islice(csv_records(data, file, separator, len(names)), 1, None)
     columns = list(zip(*(cells for _, cells in records), strict=True)) or [()] * len(names)
     return polars.DataFrame({name: polars.Series(cells, dtype=polars.String) for name, cells in zip(names, columns, strict=True)})
 
@@ -243,7 +249,7 @@ def _contents(path: str | Path, *, at: Location = ()) -> bytes:
     return data
 
 
-def _csv_records(data: bytes, file: str, separator: str, width: int = 0) -> Iterator[tuple[int, list[str]]]:
+def csv_records(data: bytes, file: str, separator: str, width: int = 0) -> Iterator[tuple[int, list[str]]]:
     """Yield the line and the cells of every record that is not blank, the header among them; each must have `width` cells, if given."""
     lines = io.TextIOWrapper(io.BytesIO(data), "utf-8-sig", newline="")
     reader = csv.reader(lines, delimiter=separator, strict=True, skipinitialspace=True)
@@ -314,13 +320,16 @@ def json_values(data: bytes, file: str) -> Iterator[tuple[int, Any]]:
             raise DataError(f"this line is not JSON{why}", fix="write one JSON value in each line", place=place) from None
 
 
-def json_table(data: bytes, file: str, missing: tuple[str, ...] = MISSING) -> Table:
-    """Return the table of JSON objects, one in each line; the first object names the columns. A null is a missing value."""
+def json_table(data: bytes, file: str, missing: tuple[str, ...] = MISSING, names: tuple[str, ...] = ()) -> Table:
+    """Return the table of JSON objects, one in each line. A null is a missing value.
+
+    Args:
+        names: its columns; by default those that the first object names.
+    """
     import polars
 
     lines: list[int] = []
     rows: list[list[str | None]] = []
-    names: tuple[str, ...] = ()
 
     def mark(row: int, name: str) -> Place:
         return Place(file, lines[row], 1, _line(data, lines[row])[:200])
@@ -357,11 +366,20 @@ def _read_parquet(path: str | Path, missing: tuple[str, ...], *, at: Location) -
     """Return the table of a Parquet file."""
     import polars
 
-    try:
+    with readable_parquet(path):
         frame = polars.read_parquet(regular_file(path, at=at))
-    except (polars.exceptions.PolarsError, OSError) as error:
-        reason = str(error).partition("\n")[0]
-        raise DataError(f"{path} is not a readable Parquet file: {reason}", fix="write the file again", at=at) from None
     if not frame.height:
         raise DataError(f"{path} has no rows", fix="is this the right file?", at=at)
     return Table(str(path), frame, missing)
+
+
+@contextmanager
+def readable_parquet(path: str | Path) -> Iterator[None]:
+    """Say of what polars cannot read that the file is broken."""
+    import polars
+
+    try:
+        yield
+    except (polars.exceptions.PolarsError, OSError) as error:
+        reason = str(error).partition("\n")[0]
+        raise DataError(f"{path} is not a readable Parquet file: {reason}", fix="write the file again") from None

@@ -11,15 +11,17 @@ LOOK = 4096  # bytes at the start that are looked at
 NEVER_TEXT = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
 
 
-def not_utf8(data: bytes, file: str | Path, expected: str, *, key: str = "") -> Fault | None:
+def not_utf8(data: bytes, file: str | Path, expected: str, *, key: str = "", before: int = 0) -> Fault | None:
     """Return what keeps bytes from being text in UTF-8, None when nothing does; a byte order mark is fine.
 
     Args:
         expected: the fix for a file that is no text at all.
         key: the key of the config that can say what the text is written in; "" where there is none.
+        before: the lines of the file that come before these bytes.
     """
     try:
-        data.decode("utf-8-sig")
+        if not data.isascii():  # many times as quick as to decode it
+            data.decode("utf-8-sig")
         at = 0 if b"\0" in data[:2] else None  # UTF-16 without a mark is valid UTF-8 as long as it is English
     except UnicodeDecodeError as error:
         at = error.start
@@ -28,7 +30,7 @@ def not_utf8(data: bytes, file: str | Path, expected: str, *, key: str = "") -> 
     kind = _encoding(data)
     if not kind:
         return Fault(f"{file} is not text", expected)
-    line = data[:at].count(b"\n") + 1
+    line = before + data[:at].count(b"\n") + 1
     said = f", or write `{key}: {kind.partition(' ')[0].lower()}`" if key else ""
     return Fault(f"{file}:{line}: this is not UTF-8; it looks like {kind}", f"save the file as UTF-8{said}")
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 import nnrun.data.datasets  # registers csv
 from nnrun.data.dataset import Dataset
+from nnrun.data.table_files import Reading
 from nnrun.data.tables import MISSING, is_number
 from nnrun.errors import DataError
 from nnrun.registry import DATASETS
@@ -235,3 +236,14 @@ def test_no_bytes_end_in_a_traceback(tmp_path_factory: pytest.TempPathFactory, d
     file = tmp_path_factory.mktemp("csv") / "t.csv"
     with contextlib.suppress(DataError):
         read(file, b"a,y\n1,0\n" + data)
+
+
+@pytest.mark.parametrize("rows", range(1, 7))
+@pytest.mark.parametrize("header", ["id,inches,kind", 'id,size 5" or,kind', '"id","inches","kind"'])
+def test_a_quote_within_a_cell_loses_no_row(header: str, rows: int, tmp_path: Path):
+    """As Python's csv module reads it, wherever the quote stands."""
+    last = ('5" pipe', "x", 'a 3" b', '"y"')
+    lines = [f'{row},"name {row}",{last[row % 4]}' for row in range(rows)]
+    (tmp_path / "t.csv").write_text("\n".join([header, *lines]) + "\n")
+    table = Reading().table(tmp_path / "t.csv")
+    assert table.frame.rows() == [tuple(cells) for cells in csv.reader(lines)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import zlib
 from pathlib import Path
@@ -15,7 +16,7 @@ import torch
 from PIL import Image
 
 from nnrun.data.columns import Column
-from nnrun.data.inputs import Inputs, Wanted, read_inputs
+from nnrun.data.inputs import Inputs, Wanted, in_batches, read_inputs
 from nnrun.errors import DataError
 
 COLUMNS = (Column("a"), Column("b"))
@@ -58,7 +59,7 @@ def test_tables_are_read_by_name(tmp_path: Path, name: str) -> None:
         polars.DataFrame(rows).write_csv(path, separator={"t.csv": ",", "semicolon.csv": ";", "t.tsv": "\t"}[name])
     found = read(path)
     assert found.x.tolist() == [[1, 2.5], [3, 4]]
-    assert (found.x.dtype, found.labels, found.notes) == (torch.float32, ["0", "1"], ["ignored columns: id"])
+    assert (found.x.dtype, found.labels, found.notes) == (torch.float32, range(2), ["ignored columns: id"])
 
 
 def test_tables_are_read_by_position_for_a_network_without_names(tmp_path: Path) -> None:
@@ -85,7 +86,7 @@ def test_arrays(tmp_path: Path) -> None:
     np.savez(tmp_path / "only.npz", inputs=np.ones((3, 2)))
     np.save(tmp_path / "a.npy", np.ones((3, 28, 28), np.uint8))
     assert read(tmp_path / "x.npz").x.shape == (3, 2)
-    assert read(tmp_path / "only.npz").labels == ["0", "1", "2"]
+    assert read(tmp_path / "only.npz").labels == range(3)
     found = read(tmp_path / "a.npy", columns=(), shape=(1, 28, 28))
     assert (found.x.shape, found.x.dtype) == ((3, 1, 28, 28), torch.uint8)
     assert refusal(tmp_path / "a.npy") == (
@@ -249,3 +250,17 @@ def test_pictures_that_cannot_be_used(tmp_path: Path) -> None:
     assert refusal(tmp_path / "w.png") == (
         "error: w.png is a picture, and the network wants rows of the shape [2]\nfix: give a table or an array"
     )
+
+
+def test_rows_are_predicted_in_whole_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However they are read, a row goes through the network beside the same others: its last bits hang on that."""
+    monkeypatch.setattr("nnrun.data.inputs.BATCHES", 2)
+    x = torch.arange(100.0)[:, None]
+    starts = [0, 3, 4, 40, 41, 99, 100]
+    parts = [Inputs(x[start:stop], range(start, stop), ["a note"]) for start, stop in itertools.pairwise(starts)]
+    made = list(in_batches(parts, 8))
+    assert [len(part.x) % 8 for part in made] == [0] * (len(made) - 1) + [4]
+    assert max(len(part.x) for part in made) == 16
+    assert torch.equal(torch.cat([part.x for part in made]), x)
+    assert [row for part in made for row in part.labels] == list(range(100))
+    assert Inputs.joined(made).labels == range(100)
