@@ -89,11 +89,12 @@ TABLES = {  # trouble: package, table, target
     ],
 }
 NOT_BEATEN = {
-    "starwars": "one of the 59 rows with a mass is Jabba, in the test part",
-    "indo_rct": "13 % of the patients have the outcome, and little tells which",
-    "taxi": "7 % give no tip, and nothing tells which",
-    "pd_speech": "253 rows",
-    "swiss": "28 training rows",
+    "starwars": "59 rows with a mass; one of the 13 to be predicted is Jabba, ten times as heavy as anyone else",
+    "indo_rct": "13 % of the patients have the outcome, and the network is never sure enough of it: it answers no for all",
+    "taxi": "8 % give no tip, and nothing known before tells which",
+    "Caravan": "6 % buy, and none of them is more likely to than not",
+    "pd_speech": "152 training rows of some 750 columns: it answers the majority; with another seed it beats it",
+    "swiss": "28 training rows, 10 test rows; with another seed it beats it",
 }
 """What is not beaten, and why."""
 ALL = [one for tables in TABLES.values() for one in tables]

@@ -6,6 +6,7 @@ Each chunk is read just as a small file is, and is a table of its own, whose row
 from __future__ import annotations
 
 import lzma
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -102,9 +103,9 @@ def opened(path: str | Path) -> Iterator[IO[bytes]]:
     try:
         with unpack(file, "rb") as stream:
             yield stream
-    except (OSError, EOFError, lzma.LZMAError) as error:
+    except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
         what = f"{path} cannot be {'read' if unpack is open else 'unpacked'}: {getattr(error, 'strerror', None) or error}"
-        raise DataError(what, fix="check its permissions, or write it again") from None
+        raise DataError(what, fix="check its permissions" if unpack is open else "write the file again") from None
 
 
 def text_blocks(

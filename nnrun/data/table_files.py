@@ -366,7 +366,7 @@ def _read_parquet(path: str | Path, missing: tuple[str, ...], *, at: Location) -
     """Return the table of a Parquet file."""
     import polars
 
-    with readable_parquet(path):
+    with readable_parquet(path, at=at):
         frame = polars.read_parquet(regular_file(path, at=at))
     if not frame.height:
         raise DataError(f"{path} has no rows", fix="is this the right file?", at=at)
@@ -374,7 +374,7 @@ def _read_parquet(path: str | Path, missing: tuple[str, ...], *, at: Location) -
 
 
 @contextmanager
-def readable_parquet(path: str | Path) -> Iterator[None]:
+def readable_parquet(path: str | Path, *, at: Location = ()) -> Iterator[None]:
     """Say of what polars cannot read that the file is broken."""
     import polars
 
@@ -382,4 +382,4 @@ def readable_parquet(path: str | Path) -> Iterator[None]:
         yield
     except (polars.exceptions.PolarsError, OSError) as error:
         reason = str(error).partition("\n")[0]
-        raise DataError(f"{path} is not a readable Parquet file: {reason}", fix="write the file again") from None
+        raise DataError(f"{path} is not a readable Parquet file: {reason}", fix="write the file again", at=at) from None

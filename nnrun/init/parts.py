@@ -101,7 +101,7 @@ def _baseline(task: Task, train: Tensor, test: Tensor) -> str:
     return f"To beat: test rmse {error:.6g}, from always answering the mean, {float(train.double().mean()):.6g}."
 
 
-def training(task: Task, y: Tensor, size: Size) -> list[str]:
+def training(task: Task, y: Tensor, size: Size, optimizer: str = "adam") -> list[str]:
     """Return the lines of the loss, the optimiser and the metrics."""
     metrics = "[rmse, mae, r2]"
     if task.classes:
@@ -110,7 +110,7 @@ def training(task: Task, y: Tensor, size: Size) -> list[str]:
     plateau = f"schedule: {{plateau: val.loss, factor: 0.5, patience: {half}}}  # lr is halved when validation stands still"
     return [
         f"loss: {'cross_entropy' if task.classes else 'mse'}",
-        "optimizer: adam",
+        f"optimizer: {optimizer}",
         f"lr: {size.lr:g}",
         *([] if task.classes else [plateau]),
         f"batch_size: {size.batch_size}",

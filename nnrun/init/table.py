@@ -66,7 +66,7 @@ def for_table(path: Path, target: str | None, written: str, config: Path) -> Fir
         ),
         f"layers: {size.widths}  # widths; the output layer is added, {count(len(task.classes) or 1, 'output')}",
         "activation: relu",
-        *training(task, y, size),
+        *training(task, y, size, "{adamw: {weight_decay: 0.1}}  # the decay keeps weights small: few rows are soon learned by heart"),
     ]
     notes = [f"column {name!r} is not used: {reason}" for name, reason in unused.items()]
     return FirstConfig(text(config, head, lines), [*dataset.notes, *notes])

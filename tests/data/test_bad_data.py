@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.data import bad
-from tests.data.bad import FOLDER, INPUTS, NAMES
+from tests.data.bad_cases import FOLDER, INPUTS, NAMES
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_what_train_says(copy: Path, monkeypatch: pytest.MonkeyPatch, name: str):
-    """Place, source line, caret, fix; exit 2; nothing on stdout; no run folder. `python -m tests.data.bad` writes the texts anew."""
+    """Place, source line, caret, fix; exit 2; nothing on stdout; no run folder. `python -m tests.data.bad_cases` writes the texts anew."""
     if name == "path_locked" and os.getuid() == 0:
         pytest.skip("nothing is locked for root")
     monkeypatch.chdir(copy)

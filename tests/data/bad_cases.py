@@ -1,7 +1,7 @@
 """The gallery of bad data: `tests/bad_data/NAME.yaml` with its data file, and what `train` says of them in `NAME.txt`.
 
 `tests/bad_data/predict/` holds inputs that `predict` refuses, beside the table of the network that it is asked for. What no repository can
-hold is made in a copy: a pipe, a file that nobody may read. `python -m tests.data.bad` writes every text anew; read the difference.
+hold is made in a copy: a pipe, a file that nobody may read. `python -m tests.data.bad_cases` writes every text anew; read the difference.
 """
 
 from __future__ import annotations
