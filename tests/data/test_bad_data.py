@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.data import bad
+from tests.data import bad_cases as bad
 from tests.data.bad_cases import FOLDER, INPUTS, NAMES
 
 
