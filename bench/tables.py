@@ -27,7 +27,9 @@ from nnrun.terminal import write_frames
 from nnrun.trained import Trained, load
 
 ROWS, COLUMNS = 1_000_000, 30
-CONFIG = "dataset: {{csv: {folder}/t.csv, target: y}}\npreprocess: [standardize]\nlayers: [64, 64]\nepochs: 1\nbatch_size: 256\n"
+CONFIG = (
+    "dataset: {{csv: {folder}/t.csv, target: y}}\npreprocess: [standardize]\nlayers: [64, 64]\nepochs: 1\nbatch_size: 256\nevaluate: []\n"
+)
 
 
 def make(folder: Path) -> None:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 COMPRESSED: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 EVERY = "*"
-LOOKED_AT = 10_000  # rows by which polars chooses the type of a column; a later row that differs makes it text
+LOOKED_AT = 2_000  # rows by which polars chooses the type of a column; a later row that differs makes it text
 Texts = Collection[str]
 """The columns that must come as they are written, `007` and all; EVERY for all of them."""
 
