@@ -5,12 +5,16 @@ BIN := .venv/bin
 # Tests come from many small processes; one thread each keeps them from fighting over the cores.
 WORKERS ?= 2
 
-.PHONY: train test check check-rules format bench soak clean
+.PHONY: train test coverage check check-rules format bench soak clean
 
 train: .venv/ready
 	@run=$$($(BIN)/nnrun train configs/iris.yaml) && echo "$$run" && $(BIN)/nnrun eval --checkpoint "$$run"
 
 test: check
+	$(BIN)/pytest -n $(WORKERS) --dist worksteal -m "not soak"
+
+# Watching every line makes the suite a third slower, so it is asked for by itself.
+coverage: .venv/ready
 	$(BIN)/coverage erase
 	$(BIN)/pytest -n $(WORKERS) --dist worksteal -m "not soak" --cov --cov-report=term:skip-covered
 
