@@ -54,8 +54,8 @@ def test_one_live_line_on_a_terminal(tmp_path: Path):
     drawn = [line for line in written if re.fullmatch(pattern, line)]
     assert len(drawn) > 1
     assert "60/60" in drawn[-1]
-    assert max(map(len, written)) <= 80
-    summary = written[written.index(next(line for line in written if line.startswith("best epoch"))) - 4 :]
+    assert max(map(len, drawn)) <= 80
+    summary = written[written.index(next(line for line in written if line.startswith("rows "))) - 1 :]
     assert [line.split()[0] for line in summary[:4]] == ["train", "rows", "loss", "accuracy"]
     assert "runs/it" in summary
     assert "next:   nnrun eval --checkpoint runs/it" in summary
