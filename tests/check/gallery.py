@@ -283,7 +283,7 @@ REAL = [  # package, table, target: as R's packages bring them
     ("datasets", "cars", "dist"), ("datasets", "women", "weight"), ("datasets", "pressure", "temperature"),
     ("datasets", "longley", "Employed"),
     ("MASS", "Boston", "medv"), ("MASS", "Pima.te", "type"), ("MASS", "Pima.tr", "type"), ("MASS", "fgl", "type"), ("MASS", "crabs", "sp"), ("MASS", "cats", "Sex"),
-    ("MASS", "hills", "time"), ("MASS", "cpus", "perf"), ("MASS", "UScrime", "y"), ("MASS", "birthwt", "low"), ("MASS", "whiteside", "Gas"), ("MASS", "Cars93", "Price"),
+    ("MASS", "hills", "time"), ("MASS", "cpus", "perf"), ("MASS", "UScrime", "y"), ("MASS", "birthwt", "bwt"), ("MASS", "whiteside", "Gas"), ("MASS", "Cars93", "Price"),
     ("ISLR", "Auto", "mpg"), ("ISLR", "College", "Apps"), ("ISLR", "Carseats", "Sales"), ("ISLR", "Credit", "Balance"), ("ISLR", "Hitters", "Years"),
     ("DAAG", "spam7", "yesno"), ("DAAG", "possum", "sex"), ("DAAG", "ais", "sex"), ("DAAG", "litters", "brainwt"),
     ("boot", "urine", "r"), ("cluster", "ruspini", "y"), ("carData", "Prestige", "prestige"), ("carData", "Duncan", "prestige"),
