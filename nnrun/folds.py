@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from nnrun.runs.signals import Signals
 from nnrun.spec.experiment import FOLDED, Experiment, Split
 from nnrun.spec.source import Source
 from nnrun.spec.writer import dump_spec
+from nnrun.training.head import Head
 from nnrun.training.metrics import Scored, score
 from nnrun.training.record import Record
 
@@ -107,7 +109,7 @@ class Folds:
         order = torch.cat(self.kept["row"]).argsort()
         row, fold, y, output = (torch.cat(tensors)[order] for tensors in self.kept.values())
         head = run.network.head
-        cpu = type(head)(**{**vars(head), "scale": {name: tensor.cpu() for name, tensor in head.scale.items()}})
+        cpu = replace(head, scale={name: tensor.cpu() for name, tensor in head.scale.items()})
         commit(self.folder / OUT_OF_FOLD, _table(cpu, row, fold, y, output).encode())
         names = list(self.summaries[0]["metrics"]["test"])
         values = {name: [summary["metrics"]["test"][name] for summary in self.summaries] for name in names}
@@ -131,7 +133,7 @@ def _over(values: Sequence[float]) -> dict[str, Any]:
     return {"mean": statistics.fmean(values), "deviation": statistics.stdev(values), "values": list(values)}
 
 
-def _table(head: Any, row: torch.Tensor, fold: torch.Tensor, y: torch.Tensor, output: torch.Tensor) -> str:
+def _table(head: Head, row: torch.Tensor, fold: torch.Tensor, y: torch.Tensor, output: torch.Tensor) -> str:
     """Return the rows as CSV."""
     import polars
 

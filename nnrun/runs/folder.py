@@ -179,7 +179,6 @@ class Metrics:
             os.ftruncate(self._descriptor, sum(map(len, self.kept)))
         except OSError as error:
             raise not_writable(path, error) from None
-        self.missing = max(0, keep - len(rows))
 
     def add(self, row: dict[str, Any]) -> None:
         """Append one row; numbers that are not finite become null."""
