@@ -23,6 +23,7 @@ FLOORS = [
     {"report"},
     {"terminal", "complete", "require"},
     {"usage", "live"},
+    {"commands"},
     {"cli"},
 ]
 FORBIDDEN = {"pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve", "importlib.import_module"}
@@ -105,7 +106,7 @@ def test_only_the_command_line_loads_plugins():
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "load_plugins"
     }
     importers = {file.name for file in FILES if "importlib" in file.read_text()}
-    assert callers == {"cli.py"}
+    assert callers == {"options.py"}
     assert importers == {"plugins.py", "vision.py", "bundled.py"}
 
 
@@ -113,7 +114,7 @@ def test_only_the_command_line_prints():
     """The work is plain functions that a test or a notebook can call."""
     for file, tree in trees():
         prints = [node.lineno for node in ast.walk(tree) if isinstance(node, ast.Call) and ast.unparse(node.func) in ("print", "sys.exit")]
-        assert not prints or file.name in ("cli.py", "terminal.py", "usage.py"), f"{file}:{prints}"
+        assert not prints or file.name in ("cli.py", "terminal.py", "usage.py") or file.parent.name == "commands", f"{file}:{prints}"
 
 
 def test_every_public_function_is_documented():
