@@ -139,6 +139,12 @@ def deep(depth: int) -> list[Any]:
     return made
 
 
+def pictures(header: dict[str, Any], facts: dict[str, Any], body: bytes, shape: list[int], layers: list[Any], room: int = 10) -> bytes:
+    """Return a checkpoint with few numbers, of a network whose values are many."""
+    facts["spec"]["layers"], facts["shape"] = [*layers, {"adaptive_avg_pool2d": 1}, "flatten", {"linear": "auto"}], shape
+    return to_bytes(Checkpoint({"model/x": torch.zeros(room)}, {k: v for k, v in facts.items() if k not in ("tensors", "format")}))
+
+
 FORGED: dict[str, Forge] = {
     "a header of 2^63 bytes": lambda header, facts, body: struct.pack("<Q", 2**63) + body,
     "a header longer than the file": lambda header, facts, body: struct.pack("<Q", 10**6) + b"{}",
@@ -175,6 +181,10 @@ FORGED: dict[str, Forge] = {
     "a residual of 10^8": spec_with(layers=[{"residual": [{"linear": 10**8}, {"linear": 4}]}, {"linear": "auto"}]),
     "other layers": spec_with(layers=[5]),
     "no layers": spec_with(layers=[]),
+    "a picture of 10^9": lambda header, facts, body: pictures(header, facts, body, [1, 30_000, 30_000], [{"conv2d": [1, 1]}]),
+    "a filter as large as the picture": lambda header, facts, body: pictures(header, facts, body, [1, 2000, 2000], [{"conv2d": [1, 1001]}], 2_000_000),
+    "pictures that grow": lambda header, facts, body: pictures(header, facts, body, [1, 100, 100], [{"upsample": 30}] * 3),
+    "pictures that grow within": lambda header, facts, body: pictures(header, facts, body, [1, 4000, 4000], [{"residual": [{"upsample": 3}, {"max_pool2d": 3}]}]),
     "an input of 10^9": on_facts(lambda facts: facts.update(shape=[10**9])),
     "an input of text": on_facts(lambda facts: facts.update(shape="4")),
     "a million classes": on_facts(lambda facts: facts["task"].update(classes=[str(k) for k in range(10**5)])),

@@ -9,8 +9,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+import torch
+
 import nnrun.model.modules  # noqa: F401 (what a residual imports when it is built)
 from nnrun.errors import NnrunError
+from nnrun.model.flow import shape_after
 from nnrun.registry import KINDS
 from nnrun.spec.parts import part_class
 from nnrun.trained import load
@@ -45,6 +48,8 @@ def main() -> None:
         for name in registry:
             part_class(registry, name)
     found = [status(good), status(good)][1:]  # the first time imports what opening needs
+    for layer in (torch.nn.Conv2d(1, 1, 3), torch.nn.Upsample(scale_factor=2), torch.nn.MaxPool2d(3), torch.nn.AdaptiveAvgPool2d(1)):
+        shape_after(layer, (1, 3000, 3000))  # torch's own imports for its meta device
     pages = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (pages + (1 << 30), pages + (1 << 30)))
     sys.addaudithook(hook)

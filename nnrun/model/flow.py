@@ -1,11 +1,13 @@
 """Shapes flow through a list of layers: each is built on what the layer before it gives.
 
 A layer that is too large is found on torch's meta device, where building takes no memory and no random number. What a layer gives is found
-by running it once on zeros, in eval mode, on the CPU; that takes no random number either, so the weights are those of a plain script.
+by running it once on zeros, in eval mode, on the CPU; that takes no random number either, so the weights are those of a plain script. Where
+that would be much work or memory, the meta device is used again: a shape in a forged checkpoint costs nothing.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -18,6 +20,8 @@ from nnrun.spec.base import Location
 from nnrun.spec.parts import Part
 
 MAX_LAYERS = 10_000
+MUCH_MEMORY = 1 << 22  # values that reach a layer: 16 MB a row
+MUCH_WORK = 20_000_000_000  # multiply-adds: about a second
 
 
 def numbered(parts: Iterable[Part]) -> list[tuple[Location, Part]]:
@@ -51,8 +55,7 @@ def stack(parts: list[tuple[Location, Part]], at: Incoming) -> tuple[nn.Sequenti
             with torch.random.fork_rng(devices=[]):  # a plug-in's layer may draw where ours do not
                 _check_parameters(part, at, used)
             layer = part.build(at)
-            with torch.random.fork_rng(devices=[]):
-                shape = shape_after(layer, at.shape)
+            shape = at.shape if part.entry.traits.get("nested") else _tried(layer, at.shape)
         except LayerError as error:
             raise SpecError(f"{title(number, part)}: {error}", fix=error.fix, at=path) from None
         except SpecError as error:  # of a list inside this layer
@@ -65,10 +68,20 @@ def stack(parts: list[tuple[Location, Part]], at: Incoming) -> tuple[nn.Sequenti
     return model, at.shape
 
 
+def _tried(layer: nn.Module, shape: tuple[int, ...]) -> tuple[int, ...]:
+    with torch.random.fork_rng(devices=[]):  # a plug-in's layer may draw
+        return shape_after(layer, shape)
+
+
 def shape_after(layer: nn.Module, shape: tuple[int, ...]) -> tuple[int, ...]:
     """Return the shape of one row after the layer; the layer is left in training mode."""
+    places = max(shape) if len(shape) == 2 else math.prod(shape[1:])  # of a series either is a place: its steps, or its rows
     with torch.no_grad():
-        output = layer.eval()(torch.zeros(2, *shape))
+        if math.prod(shape) > MUCH_MEMORY or count_parameters(layer) * places > MUCH_WORK:  # worth a second of torch's imports
+            held = {name: tensor.to("meta") for name, tensor in (*layer.named_parameters(), *layer.named_buffers())}
+            output = torch.func.functional_call(layer.eval(), held, torch.zeros(2, *shape, device="meta"))
+        else:
+            output = layer.eval()(torch.zeros(2, *shape))
     layer.train()
     return tuple(output.shape[1:])
 

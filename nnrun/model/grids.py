@@ -102,7 +102,7 @@ def conv(
     around = 0 if isinstance(padding, str) else padding
     if padding != "same":
         _check_window(at, kernel_size, around, dilation)
-    check_room([max(at.shape[0], out_channels), *_padded(at, around)])
+    check_room([max(at.shape[0], out_channels), *_padded(at, around)], at)
     made: nn.Module = getattr(nn, f"Conv{dimensions}d")(at.shape[0], out_channels, kernel_size, stride, padding, dilation, groups, bias)
     return made
 
@@ -136,7 +136,7 @@ def conv_transpose(
     """
     given = [_spread(value, dimensions) for value in (stride, dilation, kernel_size, output_padding)]
     grown = [(size - 1) * s + d * (k - 1) + o + 1 for size, s, d, k, o in zip(at.shape[1:], *given, strict=True)]
-    check_room([out_channels, *grown])
+    check_room([out_channels, *grown], at)
     maker = getattr(nn, f"ConvTranspose{dimensions}d")
     made: nn.Module = maker(at.shape[0], out_channels, kernel_size, stride, padding, output_padding, groups, bias, dilation)
     return made
@@ -201,7 +201,7 @@ def adaptive_max_pool(at: Incoming, dimensions: int, /, *, output_size: Sizes) -
     Args:
         output_size: the size of the grid that comes out.
     """
-    check_room([at.shape[0], *_spread(output_size, dimensions)])
+    check_room([at.shape[0], *_spread(output_size, dimensions)], at)
     made: nn.Module = getattr(nn, f"AdaptiveMaxPool{dimensions}d")(output_size)
     return made
 
@@ -213,7 +213,7 @@ def adaptive_avg_pool(at: Incoming, dimensions: int, /, *, output_size: Sizes) -
     Args:
         output_size: the size of the grid that comes out.
     """
-    check_room([at.shape[0], *_spread(output_size, dimensions)])
+    check_room([at.shape[0], *_spread(output_size, dimensions)], at)
     made: nn.Module = getattr(nn, f"AdaptiveAvgPool{dimensions}d")(output_size)
     return made
 
@@ -251,7 +251,7 @@ def upsample(
     grown = [w or int(old * f) for w, f, old in zip(wide, factor, at.shape[1:], strict=True)]
     if 0 in grown:
         raise LayerError(f"leaves nothing of {at.shape}", "make scale_factor larger")
-    check_room([at.shape[0], *grown])
+    check_room([at.shape[0], *grown], at)
     return nn.Upsample(
         wide if size else None, factor if scale_factor else None, mode, None if mode.startswith("nearest") else align_corners
     )

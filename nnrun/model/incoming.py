@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 MAX_PARAMETERS = 2_000_000_000
 MAX_VALUES = 1_000_000_000  # of one row, after one layer: 4 GB as float32
+MAX_GROWTH = 16  # times what reaches a layer, where that is more than
+SMALL_VALUES = 1 << 26
 
 
 @dataclass(frozen=True)
@@ -40,12 +42,12 @@ def wants(what: str, at: Incoming, fix: str = "") -> LayerError:
     return LayerError(f"wants {what}, and gets {at.shape}", fix)
 
 
-def check_room(shape: Iterable[int]) -> None:
+def check_room(shape: Iterable[int], at: Incoming) -> None:
     """Refuse a layer whose output for one row (or more than that output) has this shape, when no memory could hold it.
 
     Raises:
-        LayerError: over `MAX_VALUES`.
+        LayerError: over `MAX_VALUES`, or over `MAX_GROWTH` times what reaches it; a layer that is tried on real zeros makes little.
     """
-    values = math.prod(shape)
-    if values > MAX_VALUES:
-        raise LayerError(f"makes {values:,} values of one row, more than {MAX_VALUES:,}", "make its sizes smaller")
+    values, most = math.prod(shape), min(MAX_VALUES, max(SMALL_VALUES, MAX_GROWTH * math.prod(at.shape)))
+    if values > most:
+        raise LayerError(f"makes {values:,} values of one row, more than {most:,}", "make its sizes smaller")

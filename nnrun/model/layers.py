@@ -34,7 +34,7 @@ def linear(at: Incoming, /, *, out_features: Size | Literal["auto"], bias: bool 
         bias: whether a learned constant is added.
     """
     width = at.outputs if out_features == "auto" else out_features
-    check_room([*at.shape[:-1], width])
+    check_room([*at.shape[:-1], width], at)
     return nn.Linear(at.shape[-1], width, bias)
 
 
@@ -170,7 +170,7 @@ def embedding(at: Incoming, /, *, num_embeddings: TableSize, embedding_dim: Size
     """
     from nnrun.model.modules import Embedding
 
-    check_room([*at.shape, embedding_dim])
+    check_room([*at.shape, embedding_dim], at)
     return Embedding(num_embeddings, embedding_dim)
 
 

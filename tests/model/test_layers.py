@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from nnrun.errors import DataError, SpecError
+from nnrun.model import flow
 from nnrun.model import layers as layers
 from nnrun.model.incoming import Incoming
 from nnrun.registry import LAYERS
@@ -75,6 +76,19 @@ def test_layer_runs_forward_and_backward(name: str):
     assert output.isfinite().all()
     assert all(weight.grad is not None for weight in layer.parameters())
     assert x.grad is not None or name == "embedding"
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_large_layer_is_tried_without_memory(name: str, monkeypatch: pytest.MonkeyPatch):
+    """On the meta device each layer gives the same shape, and keeps its weights."""
+    arguments, came, gave = CASES[name]
+    layer = part(name, **arguments).build(Incoming(came, 3))
+    monkeypatch.setattr(flow, "MUCH_MEMORY", 0)
+    given: list[str] = []
+    layer.register_forward_pre_hook(lambda module, inputs: given.append(inputs[0].device.type))
+    assert flow.shape_after(layer, came) == gave
+    assert given == ["meta"]
+    assert all(weight.device.type == "cpu" for weight in layer.parameters())
 
 
 @pytest.mark.parametrize("name", LAYERS)
@@ -204,25 +218,25 @@ REFUSED: list[tuple[str, Shape, dict[str, Any], str]] = [
         "conv2d",
         (1, 8, 8),
         {"out_channels": 1, "kernel_size": 1, "padding": 10**6},
-        "makes 4,000,032,000,064 values of one row, more than 1,000,000,000",
+        "makes 4,000,032,000,064 values of one row, more than 67,108,864",
     ),
     (
         "conv_transpose1d",
         (1, 8),
         {"out_channels": 1, "kernel_size": 1, "stride": 10**9},
-        "makes 7,000,000,001 values of one row, more than 1,000,000,000",
+        "makes 7,000,000,001 values of one row, more than 67,108,864",
     ),
-    ("adaptive_max_pool2d", (1, 8, 8), {"output_size": 10**5}, "makes 10,000,000,000 values of one row, more than 1,000,000,000"),
-    ("adaptive_avg_pool2d", (1, 8, 8), {"output_size": 10**5}, "makes 10,000,000,000 values of one row, more than 1,000,000,000"),
-    ("upsample", (1, 8, 8), {"scale_factor": 10**4}, "makes 6,400,000,000 values of one row, more than 1,000,000,000"),
+    ("adaptive_max_pool2d", (1, 8, 8), {"output_size": 10**5}, "makes 10,000,000,000 values of one row, more than 67,108,864"),
+    ("adaptive_avg_pool2d", (1, 8, 8), {"output_size": 10**5}, "makes 10,000,000,000 values of one row, more than 67,108,864"),
+    ("upsample", (1, 8, 8), {"scale_factor": 10**4}, "makes 6,400,000,000 values of one row, more than 67,108,864"),
     ("upsample", (8,), {"scale_factor": 2}, "wants a series (C, L), a picture (C, H, W) or a volume (C, D, H, W), and gets (8,)"),
     ("upsample", (1, 8), {}, "wants either scale_factor or size"),
     ("upsample", (1, 8), {"scale_factor": 2, "size": 3}, "wants either scale_factor or size"),
     ("upsample", (1, 8), {"scale_factor": 2, "align_corners": True}, "align_corners means nothing with mode nearest"),
     ("upsample", (1, 8), {"size": [8, 8]}, "size is [8, 8], and a series (C, L) wants one number or 1"),
     ("upsample", (1, 8), {"scale_factor": 0.1}, "leaves nothing of (1, 8)"),
-    ("linear", (1000, 1), {"out_features": 10**9}, "makes 1,000,000,000,000 values of one row, more than 1,000,000,000"),
-    ("embedding", (2000,), {"num_embeddings": 2, "embedding_dim": 10**6}, "makes 2,000,000,000 values of one row, more than 1,000,000,000"),
+    ("linear", (1000, 1), {"out_features": 10**9}, "makes 1,000,000,000,000 values of one row, more than 67,108,864"),
+    ("embedding", (2000,), {"num_embeddings": 2, "embedding_dim": 10**6}, "makes 2,000,000,000 values of one row, more than 67,108,864"),
     ("flatten", (4,), {"start_dim": 2}, "joins dimensions 2 to -1, and (4,) has 1 to 1"),
     ("flatten", (4, 4), {"end_dim": 3}, "joins dimensions 1 to 3, and (4, 4) has 1 to 2"),
     ("unflatten", (10,), {"shape": [3, 4]}, "wants a vector of 3 × 4 = 12 values, and gets (10,)"),
