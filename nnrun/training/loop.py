@@ -59,6 +59,8 @@ class State:
         batch: batches of the running epoch that are done.
         loss_sum: the loss over the rows of the running epoch so far, 0-d, on the device.
         rows_seen: the rows in `loss_sum`.
+        waits: whether the host reads, before each step, that every number is finite. Else the optimizer skips the step and all after it by
+            itself, and the host reads so when the epoch ends or is saved: the default where the device would have to be waited for.
     """
 
     model: nn.Module
@@ -69,11 +71,17 @@ class State:
     step: int = 0
     batch: int = 0
     rows_seen: int = 0
+    waits: bool | None = None
 
     def __post_init__(self) -> None:
         self.parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self.not_finite = torch.zeros((), device=self.loss_sum.device)
+        self.skipped = torch.zeros((), device=self.loss_sum.device)
         self.one = torch.ones((), device=self.loss_sum.device)
+        if self.waits is None:
+            self.waits = self.loss_sum.device.type == "cpu" or not getattr(self.optimizer, "_step_supports_amp_scaling", False)
+        if not self.waits:
+            self.optimizer.found_inf = self.not_finite  # type: ignore[attr-defined]  # as torch's own scaler tells a fused optimizer
         self.searches = isinstance(self.optimizer, torch.optim.LBFGS)
 
 
@@ -110,8 +118,7 @@ def train(
         due: asked after each step whether to yield before the next one.
 
     Raises:
-        DivergedError: a gradient is not finite (told before the step on the CPU, at the end of the epoch on other devices), or the mean
-            loss of an epoch is not.
+        DivergedError: a loss or a gradient is not finite; the weights are those before the step.
     """
     x = data[0]
     uses = _uses(len(x), plan)
@@ -145,10 +152,12 @@ def train(
             state.rows_seen += use.rows
             state.batch = number + 1
             if use.ends_group and state.batch < len(uses) and due(state):
+                _refuse_skipped(state, plan, order, len(uses))
                 yield Moment(state.epoch + 1, state.step, False, lr)
 
         train_loss = state.loss_sum.item() / state.rows_seen  # the one wait for the device in an epoch
-        if not math.isfinite(train_loss) or state.not_finite.item():
+        _refuse_skipped(state, plan, order, len(uses))
+        if not math.isfinite(train_loss):
             raise _diverged(state, plan, "the training loss or a gradient of it", lr)
         state.epoch, state.batch, state.rows_seen = state.epoch + 1, 0, 0
         state.loss_sum.zero_()
@@ -188,12 +197,14 @@ def _backward(
 def _update(state: State, plan: Plan, loss: Tensor) -> bool:
     """Take one step of the optimiser with the gradients that have been added up; return False, before it, when something is not finite.
 
-    On a device that would have to be waited for, the step is taken, and `state.not_finite` remembers.
+    Where the device would have to be waited for, the optimiser skips the step, and `state.skipped` counts it.
     """
     if not state.scaler:  # a scaler looks for itself, and skips such a step
         numbers = [loss, *(parameter.grad for parameter in state.parameters if parameter.grad is not None)]
         torch._amp_foreach_non_finite_check_and_unscale_(numbers, state.not_finite, state.one)
-        if state.not_finite.device.type == "cpu" and state.not_finite.item():
+        if not state.waits:
+            state.skipped.add_(state.not_finite)
+        elif state.not_finite.item():
             return False
     if plan.clip_grad_norm:
         if state.scaler:
@@ -208,6 +219,16 @@ def _update(state: State, plan: Plan, loss: Tensor) -> bool:
         parameter.grad = None
     state.step += 1
     return True
+
+
+def _refuse_skipped(state: State, plan: Plan, order: Tensor | None, batches: int) -> None:
+    """Tell of the step that the optimiser was first to skip in this epoch."""
+    if state.waits or not (skipped := int(state.skipped.item())):
+        return
+    state.step -= skipped
+    number = (-(-state.batch // plan.accumulate) - skipped) * plan.accumulate  # the first batch of its update
+    lr = plan.lr * plan.factor(state.epoch + number / batches if plan.by_step else state.epoch)
+    raise _diverged(state, plan, "the training loss or a gradient of it", lr, rows=_rows_of(plan, order, number))
 
 
 def _numbers(plan: Plan, order: Tensor | None, rows: int) -> Tensor:

@@ -21,10 +21,11 @@ def plan(**changes: Any) -> Plan:
     return Plan(**(plain | changes))
 
 
-def state(seed: int = 0, optimizer: str = "SGD") -> State:
+def state(seed: int = 0, optimizer: str = "SGD", *, waits: bool | None = None, **options: Any) -> State:
     torch.manual_seed(seed)
     model = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 1))
-    return State(model, getattr(torch.optim, optimizer)(model.parameters(), lr=0.1), torch.zeros((), dtype=torch.float64))
+    made = getattr(torch.optim, optimizer)(model.parameters(), lr=0.1, **options)
+    return State(model, made, torch.zeros((), dtype=torch.float64), waits=waits)
 
 
 def weights(moved: State) -> list[torch.Tensor]:
@@ -142,6 +143,28 @@ def test_a_loss_that_is_no_number_stops_the_run():
         "error: the training loss (nan) or a gradient of it is not finite in epoch 1 of 4, after step 0, at lr 0.1\n"
         "fix: lower lr, scale the inputs (`preprocess: [standardize]`), or set clip_grad_norm; the last checkpoint is untouched"
     )
+
+
+@pytest.mark.parametrize("name", ["SGD", "Adam", "AdamW", "Adagrad"])
+@pytest.mark.parametrize("saves", [False, True])
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_step_that_is_not_finite_is_skipped_on_the_device(name: str, saves: bool, accumulate: int):
+    """Without a wait for each step: the weights are those before it, and the step and its rows are told at the end, or before a save."""
+    targets = Y.clone()
+    broken = row_order(3, 2, 11)[5]  # in the second batch of the second epoch
+    targets[broken] = float("nan")
+    told, kept = [], []
+    for waits in (True, False):
+        now = state(optimizer=name, fused=True, waits=waits)
+        list(train(now, nn.MSELoss(), (X, Y), plan(accumulate=accumulate, epochs=1)))
+        with_nan = plan(accumulate=accumulate, row_numbers=torch.arange(11))
+        with pytest.raises(DivergedError) as caught:
+            list(train(now, nn.MSELoss(), (X, targets), with_nan, due=lambda _: saves))
+        told.append(str(caught.value).replace(" (nan)", ""))
+        kept.append([*weights(now), torch.tensor(now.step)])
+    assert told[0] == told[1] or accumulate > 1  # then it is the first batch of the update in one, the last in the other
+    assert all(f"after step {kept[0][-1]}, at lr 0.1, in the batch of rows" in one for one in told)
+    assert same(*kept)
 
 
 def test_the_state_is_not_shared():
