@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from nnrun.errors import DivergedError
 from nnrun.training.device import autocast
+from nnrun.training.eager import step_of
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,7 @@ class State:
             self.waits = self.loss_sum.device.type == "cpu" or not getattr(self.optimizer, "_step_supports_amp_scaling", False)
         if not self.waits:
             self.optimizer.found_inf = self.not_finite  # type: ignore[attr-defined]  # as torch's own scaler tells a fused optimizer
+        self.take_step = step_of(self.optimizer)
         self.searches = isinstance(self.optimizer, torch.optim.LBFGS)
 
 
@@ -214,7 +216,7 @@ def _update(state: State, plan: Plan, loss: Tensor) -> bool:
         state.scaler.step(state.optimizer)
         state.scaler.update()
     else:
-        state.optimizer.step()
+        state.take_step()
     for parameter in state.parameters:  # what zero_grad does, without its bookkeeping for profilers
         parameter.grad = None
     state.step += 1

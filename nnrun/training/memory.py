@@ -11,6 +11,7 @@ from nnrun.errors import EnvironmentFault
 from nnrun.machine import free_memory
 from nnrun.model.build import passed
 from nnrun.spec.experiment import Experiment
+from nnrun.training.eager import step_of
 from nnrun.training.evaluate import ROWS_AT_ONCE
 
 FLOAT = 4  # bytes
@@ -37,7 +38,7 @@ def numbers_kept(spec: Experiment) -> int:
     weight = nn.Parameter(torch.zeros(2, 2))
     weight.grad = torch.ones(2, 2)
     optimizer: torch.optim.Optimizer = spec.optimizer.build([weight], spec.lr)
-    optimizer.step()
+    step_of(optimizer)()
     kept = [value for state in optimizer.state.values() for value in state.values() if isinstance(value, torch.Tensor)]
     return sum(value.numel() for value in kept) // weight.numel()
 

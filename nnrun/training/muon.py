@@ -9,6 +9,8 @@ import torch
 from torch import nn
 from torch.optim import AdamW, Muon, Optimizer
 
+from nnrun.training.eager import step_of
+
 
 class MuonWithAdamW(Optimizer):
     """Muon for the parameters with two dimensions, AdamW for the rest.
@@ -54,5 +56,5 @@ class MuonWithAdamW(Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for optimizer in self.inner:
-            optimizer.step()
+            step_of(optimizer)()
         return loss

@@ -279,6 +279,9 @@ def muon(
 
 
 def _given(parameters: Iterable[nn.Parameter]) -> list[nn.Parameter]:
+    from nnrun.training.eager import leave_the_compiler_out
+
+    leave_the_compiler_out()
     given = list(parameters)
     if not given:
         raise SpecError("the network has no weights, so there is nothing to train", fix="add a layer with weights", at=("layers",))

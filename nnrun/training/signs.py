@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from nnrun.data.dataset import Rows
+from nnrun.training.eager import step_of
 from nnrun.training.evaluate import has_modes
 from nnrun.training.loop import State
 from nnrun.training.network import Network
@@ -164,7 +165,7 @@ class Observer:
                 copy.grad = gradient * shorter
                 memory = state.optimizer.state.get(parameter, {})
                 trial.state[copy].update({key: value.clone() if isinstance(value, Tensor) else value for key, value in memory.items()})
-            trial.step()
+            step_of(trial)()
             moved += [(copy.detach() - parameter.detach()).norm() for copy, (parameter, _) in zip(copies, some, strict=True)]
         return _whole(torch.stack(moved).tolist())
 

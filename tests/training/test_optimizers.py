@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import inspect
+import os
 import subprocess
 import sys
+import tempfile
 from typing import Any
 
 import pytest
@@ -17,6 +19,8 @@ import nnrun.training.optimizers as optimizers
 from nnrun.errors import SpecError
 from nnrun.registry import OPTIMIZERS
 from nnrun.spec.parts import part_class
+from nnrun.training.eager import step_of
+from tests.conftest import ROOT
 
 LR = {"adadelta": 1.0, "lbfgs": 0.5, "sgd": 0.1}
 TORCH_CLASSES = {"sgd": "SGD", "adam": "Adam", "adamw": "AdamW", "nadam": "NAdam", "radam": "RAdam", "rmsprop": "RMSprop"} | {
@@ -48,6 +52,35 @@ def train(model: nn.Module, optimizer: Optimizer, steps: int) -> list[float]:
         return loss.detach()
 
     return [float(optimizer.step(closure)) for _ in range(steps)]
+
+
+@pytest.mark.parametrize("name", [name for name in OPTIMIZERS if name != "lbfgs"])
+def test_a_step_by_itself_is_the_step_with_its_hooks(name: str):
+    """What is left out around a step does no arithmetic."""
+    whole, bare = network(), network()
+    whole_optimizer, bare_optimizer = build(name, whole), build(name, bare)
+    take_step = step_of(bare_optimizer)
+    for _ in range(3):
+        for model in (whole, bare):
+            model.zero_grad()
+            model(torch.linspace(-1, 1, 60).view(20, 3)).square().sum().backward()
+        whole_optimizer.step()
+        take_step()
+    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), bare.parameters(), strict=True))
+
+
+def test_training_does_not_import_the_compiler():
+    """torch imports it with the first optimizer and at each step: more than torch's own import, in every process that trains."""
+    code = """
+import sys, tempfile
+from nnrun.cli import app
+open("it.yaml", "w").write("dataset: iris\\npreprocess: [standardize]\\nlayers: [3]\\nepochs: 2\\n")
+app(["train", "it.yaml", "--quiet"], standalone_mode=False)
+sys.exit(any(name in sys.modules for name in ("torch._dynamo", "sympy", "sklearn", "scipy", "polars", "pandas")))
+"""
+    with tempfile.TemporaryDirectory() as folder:
+        done = subprocess.run([sys.executable, "-c", code], cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False)
+    assert done.returncode == 0
 
 
 @pytest.mark.parametrize("name", list(OPTIMIZERS))
