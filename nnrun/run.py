@@ -24,6 +24,7 @@ import nnrun.builtin  # noqa: F401 (fills the registries)
 from nnrun.check.examined import before_training
 from nnrun.check.health import Health
 from nnrun.data.prepare import prepare
+from nnrun.data.source import Applied, RowSource
 from nnrun.errors import CheckpointError, InputError, Interrupted, NnrunError
 from nnrun.model.build import forward_work
 from nnrun.model.incoming import MAX_PARAMETERS
@@ -159,7 +160,8 @@ class Run:
         signals = signals or Signals()
         signals.training = True
         part, loss_fn, began = self.data.parts["train"], self.network.loss_fn, time.perf_counter()
-        data = [part.x, self.network.head.encode(part.y)]
+        encode = self.network.head.encode
+        data = [part.x, Applied(encode, part.y) if isinstance(part.x, RowSource) else encode(part.y)]
         if self.weight is not None:
             data, loss_fn = [*data, self.weight], Weighted(copy.deepcopy(loss_fn))
         self._saved_at, self._saving, before = began, 0.0, began
