@@ -30,8 +30,9 @@ class Plan:
     Args:
         factor: epochs so far, as a real number counted from 0 → factor on `lr`.
         by_step: whether the factor changes within an epoch.
-        row_numbers: the numbers (N,) that the training rows have in the dataset, for `augment` and the error about a batch.
-        augment: (inputs (B, …), row numbers (B,), epoch counted from 1) → the inputs to train on, a pure function.
+        row_numbers: the numbers (N,) that the training rows have in the dataset, for the error about a batch.
+        augment: (data, a batch of it, the places (B,) of its rows, epoch counted from 1) → the batch to train on, a pure function.
+        two_targets: whether `augment` gives each row two targets, and the weights of both as a third tensor.
     """
 
     seed: int
@@ -46,7 +47,8 @@ class Plan:
     accumulate: int = 1
     clip_grad_norm: float | None = None
     precision: str = "float32"
-    augment: Callable[[Tensor, Tensor, int], Tensor] | None = None
+    augment: Callable[[Sequence[Tensor], tuple[Tensor, ...], Tensor, int], tuple[Tensor, ...]] | None = None
+    two_targets: bool = False
 
 
 @dataclass
@@ -122,7 +124,7 @@ def train(
         # One gather, then views: the batches of an epoch cost no indexing of their own.
         order = row_order(plan.seed, state.epoch + 1, len(x)).to(x.device) if shuffled else None
         batches = list(zip(*(torch.split(one if order is None else one[order], plan.batch_size) for one in data), strict=True))
-        row_batches = torch.split(_numbers(plan, order, len(x)).to(x.device), plan.batch_size) if plan.augment else ()
+        places = torch.split(torch.arange(len(x)) if order is None else order.cpu(), plan.batch_size) if plan.augment else ()
         lr = set_lr(state, plan, state.epoch + state.batch / len(uses))
 
         for number in range(state.batch, len(uses)):
@@ -130,7 +132,7 @@ def train(
                 lr = set_lr(state, plan, state.epoch + number / len(uses))
             use, batch = uses[number], batches[number]
             if plan.augment:
-                batch = (plan.augment(batch[0], row_batches[number], state.epoch + 1), *batch[1:])
+                batch = plan.augment(data, batch, places[number], state.epoch + 1)
             if state.searches:
                 loss = _search(state, loss_fn, batch, context)
             else:
@@ -210,17 +212,12 @@ def _update(state: State, plan: Plan, loss: Tensor) -> bool:
     return True
 
 
-def _numbers(plan: Plan, order: Tensor | None, rows: int) -> Tensor:
-    """Return the dataset's numbers (N,) of the rows, as they come in an epoch."""
-    numbers = torch.arange(rows) if plan.row_numbers is None else plan.row_numbers
-    return numbers if order is None else numbers[order.cpu()]
-
-
 def _rows_of(plan: Plan, order: Tensor | None, number: int) -> str:
     """Return the dataset's numbers of a batch's rows, the first eight, for an error."""
     if plan.row_numbers is None:
         return ""
-    rows = _numbers(plan, order, len(plan.row_numbers))[number * plan.batch_size : (number + 1) * plan.batch_size]
+    numbers = plan.row_numbers if order is None else plan.row_numbers[order.cpu()]
+    rows = numbers[number * plan.batch_size : (number + 1) * plan.batch_size]
     return f", in the batch of rows {', '.join(map(str, rows[:8].tolist()))}{', …' if len(rows) > 8 else ''}"
 
 
