@@ -23,6 +23,7 @@ import nnrun.builtin  # noqa: F401 (fills the registries)
 from nnrun.check.examined import before_training
 from nnrun.check.health import Health
 from nnrun.data.prepare import prepare
+from nnrun.data.source import Applied, RowSource
 from nnrun.errors import CheckpointError, InputError, Interrupted, NnrunError
 from nnrun.model.build import forward_work
 from nnrun.model.incoming import MAX_PARAMETERS
@@ -157,8 +158,9 @@ class Run:
             return
         signals = signals or Signals()
         signals.training = True
-        part, began = self.data.parts["train"], time.perf_counter()
-        data = [part.x, self.network.head.encode(part.y), *([] if self.weight is None else [self.weight])]
+        part, encode, began = self.data.parts["train"], self.network.head.encode, time.perf_counter()
+        target = Applied(encode, part.y) if isinstance(part.x, RowSource) else encode(part.y)
+        data = [part.x, target, *([] if self.weight is None else [self.weight])]
         loss_fn = training_loss(self.network.loss_fn, self.plan, weighted=self.weight is not None)
         self._saved_at, self._saving, before = began, 0.0, began
         with Metrics(self.folder / "metrics.jsonl", keep=self.state.epoch) as metrics:

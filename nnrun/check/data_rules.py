@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from nnrun.check.config_rules import chain, last_layer, loss_name, written
 from nnrun.check.rules import Finding
+from nnrun.data.source import column as column_at
 from nnrun.lazy import torch
 from nnrun.registry import RULES
 
@@ -196,15 +197,19 @@ def row_numbers_as_input(at: Examined) -> Iterator[Finding]:
 
     It says nothing about a new row, and where the table is sorted it gives the answer away.
     """
-    numbers = torch.cat(list(at.data.row_numbers.values())).cpu()
+    parts = [(at.data.row_numbers[name], part.x) for name, part in at.data.parts.items() if len(part)]
+    numbers = torch.cat([rows for rows, _ in parts]).cpu()
     if not at.is_table or at.x.shape[1] < 2 or len(numbers) < 20:
         return
-    x_ND = torch.cat([part.x for part in at.data.parts.values() if len(part)]).cpu()
-    order = numbers.argsort()[: MOST_VALUES // x_ND.shape[1]]
-    rising = _evenly(x_ND[order].double().diff(dim=0) / numbers[order].diff()[:, None])
+    last = int(numbers.sort().values[: MOST_VALUES // at.x.shape[1]][-1])
+    first = [(rows[rows <= last], x[torch.nonzero(rows <= last)[:, 0].to(x.device)].cpu()) for rows, x in parts]
+    order = torch.cat([rows for rows, _ in first]).argsort()
+    x_ND, ordered = torch.cat([x for _, x in first])[order], torch.cat([rows for rows, _ in first])[order]
+    rising = _evenly(x_ND.double().diff(dim=0) / ordered.diff()[:, None])
     for number in at.measures:
         name = at.name(number)
-        shuffled = IDENTIFIER.search(name) and bool(_evenly(x_ND[:, number].sort().values.double().diff()[:, None]))
+        column = [column_at(x, number) for _, x in parts] if IDENTIFIER.search(name) else []
+        shuffled = bool(column) and bool(_evenly(torch.cat(column).cpu().sort().values.double().diff()[:, None]))
         if not at.constant[number] and not TIME.search(name) and (rising[number] or shuffled):
             how = (
                 "rises by the same amount from row to row"

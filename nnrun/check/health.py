@@ -226,12 +226,12 @@ class Health:
     def __init__(self, spec: Experiment, task: Task, network: Network, rows: Rows, batch: int) -> None:
         import torch
 
-        from nnrun.data.dataset import Rows
+        from nnrun.data.dataset import HeldRows
         from nnrun.training.loop import stream_seed
         from nnrun.training.signs import Observer
 
         drawn = torch.randperm(len(rows), generator=torch.Generator().manual_seed(stream_seed(spec.seed, "health")))[:LOOKED_AT]
-        some = Rows(rows.x[drawn.to(rows.x.device)], rows.y[drawn.to(rows.y.device)])
+        some = HeldRows(rows.x[drawn.to(rows.x.device)], rows.y[drawn.to(rows.y.device)])
         self._observer = Observer(network, some, min(batch, LOOKED_AT), spec.optimizer.build, spec.clip_grad_norm)
         self._task, self._warmup = task, spec.warmup_epochs
         self._rules = {

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from nnrun.check.examined import Examined
-from nnrun.data.dataset import Rows
+from nnrun.data.dataset import HeldRows
+from nnrun.data.source import WINDOW, RowSource
 from nnrun.errors import DivergedError
 from nnrun.model.build import forward_work, layer_table
 from nnrun.model.flow import count_parameters
@@ -73,12 +74,12 @@ class Trial:
         return math.prod(shape) + sum(math.prod(row.output_shape) for row in layer_table(self.network.model, shape))
 
     @cached_property
-    def batch(self) -> Rows:
+    def batch(self) -> HeldRows:
         """The first rows that training will see, at most `MOST_ROWS`, and fewer of a network that makes much of them; on the CPU."""
         spec, part = self.examined.spec, self.examined.data.parts["train"]
         size = len(part) if spec.batch_size == "all" else spec.batch_size
         rows = self._order[: max(2, min(size, MOST_ROWS, MOST_VALUES // self.values))].to(part.x.device)
-        return Rows(part.x[rows].cpu(), part.y[rows].cpu())
+        return HeldRows(part.x[rows].cpu(), part.y[rows].cpu())
 
     @cached_property
     def _order(self) -> Tensor:
@@ -220,7 +221,7 @@ class Trial:
     def memory(self) -> int:
         """An estimate of the bytes that training takes: data, weights with what the optimiser keeps, and a batch on its way."""
         data, spec = self.examined.data, self.examined.spec
-        held = sum(part.x.numel() * part.x.element_size() for part in data.parts.values())
+        held = sum(WINDOW if isinstance(part.x, RowSource) else part.x.numel() * part.x.element_size() for part in data.parts.values())
         size = len(data.parts["train"]) if spec.batch_size == "all" else min(spec.batch_size, len(data.parts["train"]))
         return 2 * held + 4 * (4 * self.parameters + 2 * size * self.values)
 

@@ -19,6 +19,7 @@ from pydantic import Field
 
 from nnrun.data import colours
 from nnrun.data.colours import each
+from nnrun.data.source import RowSource
 from nnrun.errors import SpecError
 from nnrun.lazy import nn, torch
 from nnrun.registry import AUGMENT
@@ -94,7 +95,7 @@ class Augmentation:
         """Whether a batch has two targets for each row, and the weight of each as a third tensor."""
         return self._mix is not None and self._classes
 
-    def __call__(self, data: Sequence[Tensor], batch: tuple[Tensor, ...], places: Tensor, epoch: int) -> tuple[Tensor, ...]:
+    def __call__(self, data: Sequence[Tensor | RowSource], batch: tuple[Tensor, ...], places: Tensor, epoch: int) -> tuple[Tensor, ...]:
         """Return what the loss is asked of in an epoch counted from 1, for a batch: inputs (B, C, H, W), targets, and perhaps weights.
 
         Args:

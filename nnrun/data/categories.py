@@ -16,6 +16,8 @@ from pydantic import Field
 
 from nnrun.data.columns import Column
 from nnrun.data.preprocess import Columns, Learned, Step
+from nnrun.data.source import RowSource
+from nnrun.data.source import columns as some_columns
 from nnrun.errors import DataError
 from nnrun.lazy import torch
 from nnrun.registry import PREPROCESS
@@ -71,11 +73,16 @@ def impute(
         flag: whether each column with missing values in the training rows gets a second one, which is 1 where it was missing.
     """
 
-    def fit(x: Tensor, columns: Columns) -> dict[str, Tensor]:
-        kinds = [column.kind for column in columns] or ["number"] * x.shape[1]
-        fill = [_fill(x[:, number], kind, columns[number] if columns else Column("")) for number, kind in enumerate(kinds)]
-        own = [kind == "category" and categories == "own" and bool(x[:, number].isnan().any()) for number, kind in enumerate(kinds)]
-        flagged = torch.nonzero(x.isnan().any(0)).flatten() if flag else torch.zeros(0, dtype=torch.int64)
+    def fit(x: Tensor | RowSource, columns: Columns) -> dict[str, Tensor]:
+        fill: list[float] = []
+        empty: list[bool] = []
+        for values in (values for some in some_columns(x) for values in some.T):
+            column = columns[len(fill)] if columns else Column("")
+            fill.append(_fill(values, column.kind, column))
+            empty.append(bool(values.isnan().any()))
+        kinds = [column.kind for column in columns] or ["number"] * len(fill)
+        own = [kind == "category" and categories == "own" and gaps for kind, gaps in zip(kinds, empty, strict=True)]
+        flagged = torch.tensor(empty).nonzero().flatten() if flag else torch.zeros(0, dtype=torch.int64)
         return {"fill": torch.tensor(fill, dtype=torch.float64), "own": torch.tensor(own, dtype=torch.bool), "flagged": flagged}
 
     def _fill(values: Tensor, kind: str, column: Column) -> float:
@@ -117,7 +124,7 @@ def one_hot(*, unknown: Unknown = "refuse", at_least: AtLeast = 1) -> Step:
         at_least: training rows that a category must have; a rarer one is taken for an unknown one.
     """
 
-    def fit(x: Tensor, columns: Columns) -> dict[str, Tensor]:
+    def fit(x: Tensor | RowSource, columns: Columns) -> dict[str, Tensor]:
         for column in columns:
             if column.kind == "category" and len(column.levels) > MOST_LEVELS:
                 what = f"column {column.name!r} has {len(column.levels)} categories, and one_hot would make a column of each"

@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
+from nnrun.data.source import RowSource, applied, blocks, taken
 from nnrun.data.tables import Table, listed, quoted
 from nnrun.errors import DataError, Fault
 from nnrun.lazy import torch
@@ -125,24 +126,30 @@ def raw_rows(table: Table, columns: Sequence[Column], fix: str = "") -> npt.NDAr
     return x_ND
 
 
-def missing_values(table: Table | None, columns: Sequence[Column], x: Tensor, fix: str) -> DataError | None:
+def missing_values(table: Table | None, columns: Sequence[Column], x: Tensor | RowSource, fix: str) -> DataError | None:
     """Return the error of the columns in which values are missing: how many, and where the first is; None when there are none."""
-    import numpy as np
-
-    empty = torch.isnan(x)
-    if not columns or not bool(empty.any()):
-        return None
+    start, counts, firsts = 0, [0] * len(columns), [0] * len(columns)
+    for rows in blocks(x, ROWS_AT_ONCE) if columns else ():
+        empty = torch.isnan(rows)
+        for number in torch.nonzero(empty.any(0)).flatten().tolist() if bool(empty.any()) else ():
+            firsts[number] = firsts[number] if counts[number] else start + int(empty[:, number].nonzero()[0])
+            counts[number] += int(empty[:, number].sum())
+        start += len(rows)
     faults: dict[str, Fault] = {}
-    for number in torch.nonzero(empty.any(0)).flatten().tolist():
-        name, rows = columns[number].name, np.flatnonzero(empty[:, number].numpy())
-        at = table.number(int(rows[0])) if table else int(rows[0])
-        count = f"column {name!r} is missing in {len(rows)} of {len(x)} rows (the first is row {at} counted from 0)"
-        where = table.place(int(rows[0]), name) if table else None
+    for number in [number for number, count in enumerate(counts) if count]:
+        name, first = columns[number].name, firsts[number]
+        at = table.number(first) if table else first
+        count = f"column {name!r} is missing in {counts[number]} of {len(x)} rows (the first is row {at} counted from 0)"
+        where = table.place(first, name) if table else None
         faults.setdefault(name, Fault(count if where or not table else f"{table.file}: {count}", fix.format(name=name), where))
+    if not faults:
+        return None
     return table.told([*faults.values()]) if table else DataError([*faults.values()])
 
 
-def narrowed(columns: Sequence[Column], x: Tensor, train: Tensor, *, at_least: int, other: bool) -> tuple[tuple[Column, ...], Tensor]:
+def narrowed(
+    columns: Sequence[Column], x: Tensor | RowSource, train: Tensor, *, at_least: int, other: bool
+) -> tuple[tuple[Column, ...], Tensor | RowSource]:
     """Return columns that know just the categories of the training rows, and the rows (N, D) with their numbers; -1 is any other.
 
     Args:
@@ -151,16 +158,28 @@ def narrowed(columns: Sequence[Column], x: Tensor, train: Tensor, *, at_least: i
         other: whether a category that is not known may come later.
     """
     numbers = [number for number, column in enumerate(columns) if column.kind == "category"]
-    known, x = list(columns), x.clone() if numbers else x
-    for number in numbers:
-        codes, levels = x[:, number], columns[number].levels
-        seen = codes[train][codes[train] >= 0].long()
-        kept = torch.nonzero(torch.bincount(seen, minlength=len(levels)) >= max(1, at_least)).flatten()
-        places = torch.full((len(levels) + 1,), -1.0)  # the last one is that of -1
-        places[kept] = torch.arange(len(kept), dtype=torch.float32)
-        x[:, number] = torch.where(codes.isnan(), codes, places[codes.nan_to_num(-1).long()])
-        known[number] = replace(columns[number], levels=tuple(levels[place] for place in kept.tolist()), other=other)
-    return tuple(known), x
+    if not numbers:
+        return tuple(columns), x
+    seen = [torch.zeros(len(columns[number].levels), dtype=torch.int64) for number in numbers]
+    for rows in blocks(taken(applied(lambda rows: rows[:, numbers], x), train), ROWS_AT_ONCE):
+        for count, codes in zip(seen, rows.T, strict=True):
+            count += torch.bincount(codes[codes >= 0].long(), minlength=len(count))
+    known, places = list(columns), []
+    for number, count in zip(numbers, seen, strict=True):
+        kept = torch.nonzero(count >= max(1, at_least)).flatten()
+        place = torch.full((len(count) + 1,), -1.0)  # the last one is that of -1
+        place[kept] = torch.arange(len(kept), dtype=torch.float32)
+        places.append(place)
+        known[number] = replace(columns[number], levels=tuple(columns[number].levels[one] for one in kept.tolist()), other=other)
+
+    def numbered_anew(rows: Tensor) -> Tensor:
+        rows = rows.clone()
+        for number, place in zip(numbers, places, strict=True):
+            codes = rows[:, number]
+            rows[:, number] = torch.where(codes.isnan(), codes, place[codes.nan_to_num(-1).long()])
+        return rows
+
+    return tuple(known), applied(numbered_anew, x)
 
 
 def _kind(table: Table, name: str) -> str:

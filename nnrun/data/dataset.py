@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from nnrun.data.columns import Column
+from nnrun.data.source import RowSource
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,15 +37,22 @@ class Rows:
     """One part of the data.
 
     Args:
-        x: inputs (N, ...), uint8 for raw pictures, else float32.
+        x: inputs (N, ...), uint8 for raw pictures, else float32; as a source where they are too many for the memory.
         y: targets: class numbers int64 (N,), or numbers float32 (N, T).
     """
 
-    x: Tensor
+    x: Tensor | RowSource
     y: Tensor
 
     def __len__(self) -> int:
         return len(self.x)
+
+
+@dataclass(frozen=True)
+class HeldRows(Rows):
+    """Rows whose inputs are in memory."""
+
+    x: Tensor
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,10 @@ from typing import IO, TYPE_CHECKING, Any
 from nnrun.data.arrays import as_tensor, read_npy, read_npz
 from nnrun.data.chunks import counted_from, json_chunks, opened, table_chunks, text_blocks
 from nnrun.data.columns import Column, missing_values, raw_rows
-from nnrun.data.dataset import Dataset, Rows, Task
+from nnrun.data.dataset import Dataset, HeldRows, Task
 from nnrun.data.pictures import ENDINGS, labelled_pictures, picture_files, picture_table, read_picture
 from nnrun.data.pictures import TABLES as PICTURE_TABLES
+from nnrun.data.source import ROWS_AT_ONCE, blocks
 from nnrun.data.table_files import LINES, PARQUET, Reading, json_values, kind_of
 from nnrun.data.tables import Table, listed
 from nnrun.data.targets import targets_from_arrays, targets_from_table
@@ -123,7 +124,7 @@ def in_batches(parts: Iterable[Inputs], rows: int) -> Iterator[Inputs]:
     yield from held
 
 
-def read_scored(path: str, task: Task, wanted: Wanted) -> Rows:
+def read_scored(path: str, task: Task, wanted: Wanted) -> HeldRows:
     """Return the inputs and the targets of what has both: a table, an NPZ file with arrays x and y, a folder with one for each class.
 
     Raises:
@@ -151,15 +152,16 @@ def read_scored(path: str, task: Task, wanted: Wanted) -> Rows:
         raise DataError(f"{path}: a file to score is a table or an NPZ file", fix=f"give {' '.join(TABLES)} .npz or a folder of classes")
     if len(inputs.x) != len(targets):
         raise DataError(f"{path} has {len(inputs.x)} rows of inputs and {len(targets)} targets", fix="give one target for each row")
-    return Rows(_typed(inputs.x, path, wanted.as_bytes), targets)
+    return HeldRows(_typed(inputs.x, path, wanted.as_bytes), targets)
 
 
 def digest(dataset: Dataset) -> str:
     """Return the SHA-256 of a dataset: its values, their types and shapes, its columns and its classes."""
     found = hashlib.sha256()
-    for tensor in (dataset.x, dataset.y):
-        found.update(f"{tensor.dtype} {list(tensor.shape)}\n".encode())
-        found.update(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
+    for values in (dataset.x, dataset.y):
+        found.update(f"{values.dtype} {list(values.shape)}\n".encode())
+        for rows in blocks(values, ROWS_AT_ONCE):
+            found.update(rows.contiguous().flatten().view(torch.uint8).numpy().data)
     for names in (tuple(column.facts() for column in dataset.columns), dataset.task.targets, dataset.task.classes):
         found.update(repr(names).encode())
     if dataset.weight is not None:

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from nnrun.data.source import blocks
 from nnrun.errors import DataError, Fault
 from nnrun.lazy import torch
 
@@ -94,7 +95,7 @@ def _disguised(dataset: Dataset, train: Tensor) -> Iterator[Leak]:
     rows = train[:LOOKED_AT].numpy()
     if len(dataset.columns) < 2 or len(rows) < FEWEST_ROWS:
         return
-    x_ND, y = np.asfortranarray(dataset.x.numpy()[rows]), dataset.y.numpy()[rows]
+    x_ND, y = np.asfortranarray(dataset.x[train[:LOOKED_AT]].numpy()), dataset.y.numpy()[rows]
     targets = [y] if y.ndim == 1 else list(y.T)
     for number, column in enumerate(dataset.columns):
         values = x_ND[:, number]
@@ -134,14 +135,15 @@ def row_hashes(dataset: Dataset) -> npt.NDArray[np.uint64]:
     import numpy as np
 
     count = len(dataset.x)
-    x, y = (one.contiguous().reshape(count, -1).view(torch.uint8).numpy() for one in (dataset.x, dataset.y))
-    width = x.shape[1] + y.shape[1]
     keys = np.full(count, 0x9E3779B97F4A7C15, np.uint64)
-    for start in range(0, count, ROWS_AT_ONCE):
-        rows = slice(start, start + ROWS_AT_ONCE)
-        padded = np.zeros((len(x[rows]), -(-width // 8) * 8), np.uint8)
-        np.concatenate([x[rows], y[rows]], axis=1, out=padded[:, :width])
-        some = keys[rows]
+    start = 0
+    for some_rows in zip(*(blocks(one, ROWS_AT_ONCE) for one in (dataset.x, dataset.y)), strict=True):
+        x, y = (one.contiguous().reshape(len(one), -1).view(torch.uint8).numpy() for one in some_rows)
+        width = x.shape[1] + y.shape[1]
+        padded = np.zeros((len(x), -(-width // 8) * 8), np.uint8)
+        np.concatenate([x, y], axis=1, out=padded[:, :width])
+        some = keys[start : start + len(x)]
+        start += len(x)
         for column in padded.view(np.uint64).T:  # the mixing steps of splitmix64; products wrap around
             some ^= column
             some *= np.uint64(0xBF58476D1CE4E5B9)

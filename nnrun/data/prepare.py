@@ -15,6 +15,7 @@ from nnrun.data.dataset import Dataset, Rows, Task
 from nnrun.data.inputs import digest
 from nnrun.data.leaks import Leak, leaks
 from nnrun.data.preprocess import apply_steps, columns_after, fit_steps
+from nnrun.data.source import ROWS_AT_ONCE, RowSource, applied, blocks, taken
 from nnrun.data.split import split_rows
 from nnrun.errors import DataError
 from nnrun.spec.experiment import METHOD_COLUMNS, Experiment
@@ -90,11 +91,13 @@ def prepare(
     columns, x = narrowed(dataset.columns, dataset.x, rows["train"], at_least=at_least, other=other)
     notes += _unknown(columns, x, rows)
     steps = completed(spec.preprocess, columns)
-    raw = {name: Rows(x.index_select(0, part), dataset.y.index_select(0, part)) for name, part in rows.items()}
+    raw = {name: Rows(taken(x, part), dataset.y.index_select(0, part)) for name, part in rows.items()}
     learned = [dict(step) for step in fitted] if fitted is not None else fit_steps(steps, raw["train"].x, columns)
-    parts = {
-        name: Rows(apply_steps(steps, learned, part.x, columns).contiguous().to(device), part.y.to(device)) for name, part in raw.items()
-    }
+
+    def prepared(x: Tensor) -> Tensor:
+        return apply_steps(steps, learned, x, columns).contiguous().to(device)
+
+    parts = {name: Rows(applied(prepared, part.x), part.y.to(device)) for name, part in raw.items()}
     return Prepared(
         dataset.task,
         columns,
@@ -146,13 +149,17 @@ def _unlearned(dataset: Dataset, train: Tensor) -> list[str]:
     return [f"no training row is of the class {', '.join(map(repr, absent[:8]))}: the network cannot learn it"] if absent else []
 
 
-def _unknown(columns: Sequence[Column], x: Tensor, rows: Mapping[str, Tensor]) -> list[str]:
+def _unknown(columns: Sequence[Column], x: Tensor | RowSource, rows: Mapping[str, Tensor]) -> list[str]:
     """Return a note of the rows outside training that hold a category which no training row has."""
     notes = []
     coded = [number for number, column in enumerate(columns) if column.kind == "category"]
     for part in ("val", "test") if coded else ():
-        unknown = x[:, coded][rows[part]] == -1
-        if bool(unknown.any()):
-            which = ", ".join(str(columns[coded[number]]) for number in torch.nonzero(unknown.any(0)).flatten().tolist()[:4])
-            notes.append(f"{int(unknown.any(1).sum())} {part} rows hold a category that is not known from training (in {which})")
+        count, where = 0, torch.zeros(len(coded), dtype=torch.bool)
+        for some in blocks(taken(applied(lambda rows: rows[:, coded], x), rows[part]), ROWS_AT_ONCE):
+            unknown = some == -1
+            count += int(unknown.any(1).sum())
+            where |= unknown.any(0)
+        if count:
+            which = ", ".join(str(columns[coded[number]]) for number in torch.nonzero(where).flatten().tolist()[:4])
+            notes.append(f"{count} {part} rows hold a category that is not known from training (in {which})")
     return notes

@@ -13,11 +13,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
 from nnrun.data.columns import Column
+from nnrun.data.source import RowSource, applied, blocks
+from nnrun.data.source import columns as some_columns
 from nnrun.errors import DataError
 from nnrun.lazy import nn, torch
 from nnrun.registry import PREPROCESS
@@ -47,14 +50,14 @@ class Step:
     """
 
     apply: Callable[[Tensor, Learned], Tensor]
-    fit: Callable[[Tensor, Columns], dict[str, Tensor]] = lambda x, columns: {}
+    fit: Callable[[Tensor | RowSource, Columns], dict[str, Tensor]] = lambda x, columns: {}
     after: Callable[[Columns, Learned], Columns] = lambda columns, learned: columns
     scales: bool = False
 
-    def learn(self, x: Tensor, columns: Columns) -> dict[str, Tensor]:
+    def learn(self, x: Tensor | RowSource, columns: Columns) -> dict[str, Tensor]:
         """Return what the step learns from training inputs (N, ...)."""
         chosen = self._chosen(columns)
-        return self.fit(x if chosen is None else x[:, chosen], columns)
+        return self.fit(x if chosen is None else applied(lambda rows: rows[:, chosen], x), columns)
 
     def replay(self, x: Tensor, columns: Columns, learned: Learned) -> Tensor:
         """Return the inputs (N, ...) after the step."""
@@ -71,7 +74,7 @@ class Step:
         return chosen if self.scales and len(chosen) < len(columns) else None
 
 
-def fit_steps(steps: Sequence[Part], x_train: Tensor, columns: Columns = ()) -> list[dict[str, Tensor]]:
+def fit_steps(steps: Sequence[Part], x_train: Tensor | RowSource, columns: Columns = ()) -> list[dict[str, Tensor]]:
     """Return what each step learns from the training inputs (N, ...), as the steps before it leave them.
 
     Raises:
@@ -82,7 +85,7 @@ def fit_steps(steps: Sequence[Part], x_train: Tensor, columns: Columns = ()) -> 
         with _placed(number):
             step: Step = part.build()
             fitted.append(step.learn(x_train, columns))
-            x_train = step.replay(x_train, columns, fitted[-1]) if number < len(steps) - 1 else x_train
+            x_train = applied(partial(step.replay, columns=columns, learned=fitted[-1]), x_train) if number < len(steps) - 1 else x_train
             columns = step.after(columns, fitted[-1])
     return fitted
 
@@ -117,7 +120,7 @@ def standardize(*, over: Literal["column", "all"] = "column") -> Step:
         over: column: each input by itself, for a picture each pixel; all: one mean and one deviation for everything.
     """
 
-    def fit(x: Tensor, columns: Columns) -> dict[str, Tensor]:
+    def fit(x: Tensor | RowSource, columns: Columns) -> dict[str, Tensor]:
         count = len(x) if over == "column" else x.numel()
         mean = _sum((rows for rows in _float64(x)), over) / count
         variance = _sum((rows.sub_(mean).square_() for rows in _float64(x)), over) / count
@@ -130,8 +133,9 @@ def standardize(*, over: Literal["column", "all"] = "column") -> Step:
 def minmax() -> Step:
     """Bring each column to 0 … 1 over the training rows; for a picture, each pixel."""
 
-    def fit(x: Tensor, columns: Columns) -> dict[str, Tensor]:
-        low, high = x.amin(0).to(torch.float64), x.amax(0).to(torch.float64)
+    def fit(x: Tensor | RowSource, columns: Columns) -> dict[str, Tensor]:
+        ends = [(rows.amin(0), rows.amax(0)) for rows in blocks(x, CHUNK)]
+        low, high = torch.stack([low for low, _ in ends]).amin(0).double(), torch.stack([high for _, high in ends]).amax(0).double()
         return {"low": low, "range": torch.where(high > low, high - low, 1.0)}
 
     return Step(lambda x, learned: _shifted(x, learned["low"], learned["range"]), fit, scales=True)
@@ -141,7 +145,7 @@ def minmax() -> Step:
 def robust() -> Step:
     """Subtract the median and divide by the distance between the quartiles, which outliers do not move (scikit-learn's RobustScaler)."""
 
-    def fit(x: Tensor, columns: Columns) -> dict[str, Tensor]:
+    def fit(x: Tensor | RowSource, columns: Columns) -> dict[str, Tensor]:
         low, median, high = _percentiles(x, (25.0, 50.0, 75.0))
         return {"median": median, "range": torch.where(high > low, high - low, 1.0)}
 
@@ -157,7 +161,7 @@ def quantile(*, quantiles: Annotated[int, Field(ge=2, le=100_000)] = 1000, to: L
         to: normal: mean 0 and deviation 1, cut off at ±5.2; uniform: 0 … 1.
     """
 
-    def fit(x: Tensor, columns: Columns) -> dict[str, Tensor]:
+    def fit(x: Tensor | RowSource, columns: Columns) -> dict[str, Tensor]:
         places = torch.linspace(0, 1, min(quantiles, len(x)), dtype=torch.float64)
         return {"quantiles": _percentiles(x, (places * 100).tolist())}
 
@@ -184,7 +188,7 @@ def clip(*, share: Annotated[float, Field(gt=0, lt=0.5)] = 0.01) -> Step:
         share: how much of the training rows lies beyond each of the two edges, such as 0.01.
     """
 
-    def fit(x: Tensor, columns: Columns) -> dict[str, Tensor]:
+    def fit(x: Tensor | RowSource, columns: Columns) -> dict[str, Tensor]:
         low, high = _percentiles(x, (100 * share, 100 - 100 * share))
         return {"low": low, "high": high}
 
@@ -242,15 +246,16 @@ def pixels() -> Step:
     return Step(apply)
 
 
-def _percentiles(x: Tensor, shares: Sequence[float]) -> Tensor:
+def _percentiles(x: Tensor | RowSource, shares: Sequence[float]) -> Tensor:
     """Return percentiles (Q, …) of inputs (N, …), between two rows on the line that joins them, as float64."""
     import numpy as np
 
-    return torch.from_numpy(np.percentile(x.to(torch.float64).cpu().numpy(), shares, axis=0))
+    found = [torch.from_numpy(np.percentile(some.to(torch.float64).cpu().numpy(), shares, axis=0)) for some in some_columns(x)]
+    return torch.cat(found, 1).reshape(len(shares), *x.shape[1:])
 
 
-def _float64(x: Tensor) -> Iterator[Tensor]:
-    return (rows.to(torch.float64, copy=True) for rows in torch.split(x, CHUNK))
+def _float64(x: Tensor | RowSource) -> Iterator[Tensor]:
+    return (rows.to(torch.float64, copy=True) for rows in blocks(x, CHUNK))
 
 
 def _sum(chunks: Iterator[Tensor], over: str) -> Tensor:

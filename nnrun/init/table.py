@@ -12,6 +12,7 @@ import numpy as np
 from nnrun.data.columns import Column, columns_of, moments
 from nnrun.data.dataset import Dataset
 from nnrun.data.files import regular_file
+from nnrun.data.source import ROWS_AT_ONCE, blocks
 from nnrun.data.table_files import LINES, PARQUET, Reading, kind_of
 from nnrun.data.tables import Table
 from nnrun.data.tabular import Wants, tabular
@@ -76,8 +77,9 @@ def _preparation(dataset: Dataset) -> list[str]:
     """Return the lines of the preprocessing: what the columns need, and no more."""
     kinds = {column.kind for column in dataset.columns}
     most = max((len(column.levels) for column in dataset.columns if column.kind == "category"), default=0)
+    missing = any(bool(rows.isnan().any()) for rows in blocks(dataset.x, ROWS_AT_ONCE))
     steps = {
-        "  - impute  # missing values: the median of a column, a category of its own": bool(dataset.x.isnan().any()),
+        "  - impute  # missing values: the median of a column, a category of its own": missing,
         "  - standardize  # numbers to mean 0 and deviation 1, learned from the training rows alone": kinds & {"number", "date"},
         "  - one_hot: {unknown: other}  # a column of 0 and 1 for each category; all 0 for one that is not known": 0 < most <= MANY,
         "  - embed: {unknown: other, at_least: 2}  # a few learned numbers for each category": most > MANY,

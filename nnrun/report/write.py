@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from nnrun.data.prepare import Prepared, load_dataset
+from nnrun.data.source import column
 from nnrun.errors import CheckpointError, not_writable
 from nnrun.report.classes import Judged, class_plots, class_table
 from nnrun.report.curves import curves
@@ -139,10 +140,11 @@ def _line(found: Found) -> Line:
     for name, rows in found.data.row_numbers.items():
         if len(rows):
             parts[name] = (_exact(raw.x[rows])[:, 0], _exact(raw.y[rows])[:, 0])
-    x = torch.linspace(float(raw.x.nan_to_num(torch.inf).min()), float(raw.x.nan_to_num(-torch.inf).max()), LINE_POINTS)[:, None]
+    values = column(raw.x, 0)
+    x = torch.linspace(float(values.nan_to_num(torch.inf).min()), float(values.nan_to_num(-torch.inf).max()), LINE_POINTS)[:, None]
     predicted = net.network.head.predict(net.network.outputs(net.prepared(x)))
-    column = str(found.data.raw_columns[0]) if found.data.raw_columns else "x"
-    return Line(column, net.task.targets[0], parts, _exact(x)[:, 0], _exact(predicted)[:, 0])
+    name = str(found.data.raw_columns[0]) if found.data.raw_columns else "x"
+    return Line(name, net.task.targets[0], parts, _exact(x)[:, 0], _exact(predicted)[:, 0])
 
 
 def _exact(values: torch.Tensor) -> npt.NDArray[np.float64]:

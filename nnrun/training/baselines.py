@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from nnrun.data.dataset import Rows, Task
+from nnrun.data.source import RowSource, blocks
 from nnrun.training.loop import stream_seed
 from nnrun.training.metrics import Scored
 
@@ -27,6 +28,8 @@ PASSES = 200
 """Forward and backward passes that a logistic regression takes at most, or nearly."""
 FEWEST = 100
 """Of a larger part, fewer rows than this are no fair fit: the linear model is left out."""
+MOST_VALUES = 10_000_000
+"""Of inputs that are not in memory, so many are brought there for a fit."""
 ROWS_AT_ONCE = 8192
 
 
@@ -53,20 +56,22 @@ def make_baselines(task: Task, train: Rows, reported: Rows, seed: int, work: int
         work: multiply-adds that the fit may cost, when they are more than `WORK`.
     """
     made = [_guess(task, train, reported)]
-    x, y = train.x.flatten(1), train.y
-    rows = _affordable(len(x), x.shape[1], len(task.classes), max(work, WORK))
+    x, y, columns = train.x, train.y, math.prod(train.x.shape[1:])
+    rows = _affordable(len(x), columns, len(task.classes), max(work, WORK))
+    if isinstance(x, RowSource):
+        rows = min(rows, max(MOST_VALUES // columns, FEWEST))
     if rows == len(x) or rows >= FEWEST:
         started = time.perf_counter()
         if rows < len(x):
             drawn = torch.randperm(len(x), generator=torch.Generator().manual_seed(stream_seed(seed, "baseline")))[:rows].to(x.device)
             x, y = x[drawn], y[drawn]
-        x_ND, y = x.cpu().double(), y.cpu()
+        x_ND, y = x[:].flatten(1).cpu().double(), y.cpu()
         deviation, mean = torch.std_mean(x_ND, 0, correction=0)
         deviation = torch.where(deviation > 1e-9 * mean.abs(), deviation, 1.0)  # a constant column, but for rounding
         x_ND = (x_ND - mean) / deviation
         weights = _logistic(x_ND, y, len(task.classes)) if task.classes else _ridge(x_ND, y.double())
-        raw = reported.x.flatten(1).cpu()
-        scores = torch.cat([_linear((x_BD.double() - mean) / deviation, weights) for x_BD in torch.split(raw, ROWS_AT_ONCE)])
+        raw = (x_B.flatten(1).cpu().double() for x_B in blocks(reported.x, ROWS_AT_ONCE))
+        scores = torch.cat([_linear((x_BD - mean) / deviation, weights) for x_BD in raw])
         name = "logistic_regression" if task.classes else "ridge"
         made.append(Baseline(name, _scored(task, scores, reported.y.cpu()), rows, time.perf_counter() - started))
     return made

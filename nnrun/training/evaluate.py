@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from nnrun.data.source import RowSource, blocks
 from nnrun.training.device import autocast
 from nnrun.training.head import Head
 from nnrun.training.metrics import Scored, score
@@ -25,13 +26,13 @@ def has_modes(model: nn.Module) -> bool:
 
 
 @torch.inference_mode()
-def outputs(model: nn.Module, x: Tensor, *, precision: str = "float32") -> Tensor:
+def outputs(model: nn.Module, x: Tensor | RowSource, *, precision: str = "float32") -> Tensor:
     """Return the network's outputs (N, K) for prepared inputs (N, …), in evaluation mode and in float32."""
     switch = model.training and has_modes(model)
     if switch:
         model.eval()
     with autocast(x.device, precision):
-        parts = [model(x_B) for x_B in torch.split(x, ROWS_AT_ONCE)] if len(x) > ROWS_AT_ONCE else [model(x)]
+        parts = [model(x_B) for x_B in blocks(x, ROWS_AT_ONCE)]
     if switch:
         model.train()
     return (torch.cat(parts) if len(parts) > 1 else parts[0]).float()

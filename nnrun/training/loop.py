@@ -14,11 +14,13 @@ import hashlib
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from nnrun.data.source import RowSource, batches
 from nnrun.errors import DivergedError
 from nnrun.training.device import autocast
 
@@ -47,7 +49,7 @@ class Plan:
     accumulate: int = 1
     clip_grad_norm: float | None = None
     precision: str = "float32"
-    augment: Callable[[Sequence[Tensor], tuple[Tensor, ...], Tensor, int], tuple[Tensor, ...]] | None = None
+    augment: Callable[[Sequence[Tensor | RowSource], tuple[Tensor, ...], Tensor, int], tuple[Tensor, ...]] | None = None
     two_targets: bool = False
 
 
@@ -102,13 +104,14 @@ def row_order(seed: int, epoch: int, rows: int) -> Tensor:
 
 
 def train(
-    state: State, loss_fn: nn.Module, data: Sequence[Tensor], plan: Plan, *, due: Callable[[State], bool] = lambda state: False
+    state: State, loss_fn: nn.Module, data: Sequence[Tensor | RowSource], plan: Plan, *, due: Callable[[State], bool] = lambda state: False
 ) -> Iterator[Moment]:
     """Train from where `state` stands to the end of the plan.
 
     Args:
         loss_fn: (output (B, K), target (B, …)) → mean loss, 0-d; with weights (B,) as a third argument when `data` has them.
-        data: prepared inputs (N, …), targets (N, …) as the loss wants them, and perhaps the weight of each row (N,), on the device.
+        data: prepared inputs (N, …), targets (N, …) as the loss wants them, and perhaps the weight of each row (N,), on the device; as
+            tensors, or the inputs and whatever else is large as sources.
         due: asked after each step whether to yield before the next one.
 
     Raises:
@@ -121,18 +124,15 @@ def train(
     context = autocast(x.device, plan.precision)
     state.model.train()
     while state.epoch < plan.epochs:
-        # One gather, then views: the batches of an epoch cost no indexing of their own.
-        order = row_order(plan.seed, state.epoch + 1, len(x)).to(x.device) if shuffled else None
-        batches = list(zip(*(torch.split(one if order is None else one[order], plan.batch_size) for one in data), strict=True))
-        places = torch.split(torch.arange(len(x)) if order is None else order.cpu(), plan.batch_size) if plan.augment else ()
+        order = row_order(plan.seed, state.epoch + 1, len(x)) if shuffled else None
+        epoch_batches = _epoch([*data, torch.arange(len(x))] if plan.augment else data, order, plan, state.batch)
         lr = set_lr(state, plan, state.epoch + state.batch / len(uses))
 
-        for number in range(state.batch, len(uses)):
+        for number, (use, batch) in enumerate(zip(uses[state.batch :], epoch_batches, strict=False), state.batch):
             if plan.by_step:
                 lr = set_lr(state, plan, state.epoch + number / len(uses))
-            use, batch = uses[number], batches[number]
             if plan.augment:
-                batch = plan.augment(data, batch, places[number], state.epoch + 1)
+                batch = plan.augment(data, batch[:-1], batch[-1], state.epoch + 1)
             if state.searches:
                 loss = _search(state, loss_fn, batch, context)
             else:
@@ -155,6 +155,15 @@ def train(
         state.epoch, state.batch, state.rows_seen = state.epoch + 1, 0, 0
         state.loss_sum.zero_()
         yield Moment(state.epoch, state.step, True, lr, train_loss)
+
+
+def _epoch(data: Sequence[Tensor | RowSource], order: Tensor | None, plan: Plan, first: int) -> Iterator[tuple[Tensor, ...]]:
+    """Return the batches of an epoch from the first that is wanted; one that `drop_last` leaves out may come at the end."""
+    if isinstance(data[0], RowSource):
+        return batches(data, order, plan.batch_size, first=first, together=plan.accumulate)
+    # One gather, then views: the batches of an epoch cost no indexing of their own.
+    whole = [one if order is None else one[order.to(one.device)] for one in data if isinstance(one, Tensor)]
+    return islice(zip(*(torch.split(one, plan.batch_size) for one in whole), strict=True), first, None)
 
 
 @dataclass(frozen=True)

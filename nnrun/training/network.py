@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from nnrun.data.columns import Column
 from nnrun.data.dataset import Rows, Task
 from nnrun.data.prepare import Prepared
+from nnrun.data.source import RowSource
 from nnrun.errors import SpecError
 from nnrun.model.build import build_model
 from nnrun.model.incoming import MAX_PARAMETERS
@@ -38,7 +39,7 @@ class Network:
     precision: str
     foreign: bool = False
 
-    def outputs(self, x: Tensor) -> Tensor:
+    def outputs(self, x: Tensor | RowSource) -> Tensor:
         """Return the outputs (N, K) of prepared inputs (N, ...)."""
         with self._undrawn(x.device):
             return outputs(self.model, x, precision=self.precision)

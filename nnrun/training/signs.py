@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nnrun.data.dataset import Rows
+from nnrun.data.dataset import HeldRows
 from nnrun.training.evaluate import has_modes
 from nnrun.training.loop import State
 from nnrun.training.network import Network
@@ -86,7 +86,7 @@ class Observer:
     """
 
     def __init__(
-        self, network: Network, rows: Rows, batch: int, optimizer: Callable[[list[Tensor], float], Any], clip: float | None
+        self, network: Network, rows: HeldRows, batch: int, optimizer: Callable[[list[Tensor], float], Any], clip: float | None
     ) -> None:
         self._network, self._rows, self._batch = network, rows, batch
         self._optimizer, self._clip = optimizer, clip
