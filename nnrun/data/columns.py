@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
+from nnrun.data.looks import MOST_DIFFERENT, Look, moments
 from nnrun.data.source import RowSource, applied, blocks, taken
 from nnrun.data.tables import Table, listed, quoted
 from nnrun.errors import DataError, Fault
@@ -23,7 +24,6 @@ from nnrun.lazy import torch
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
-    import polars
     from torch import Tensor
 
     Numbers = npt.NDArray[np.float64]
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 Kind = Literal["number", "boolean", "category", "date", "ignore"]
 BOOLEANS = (("false", "true"), ("no", "yes"), ("n", "y"), ("f", "t"), ("off", "on"), ("0", "1"))
-DATES = ("%Y-%m-%d", "%Y/%m/%d", "%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M", "%Y-%m-%dT%H:%M", "%Y-%m")
 PARTS = ("year", "month", "day", "weekday", "hour")
 FEWEST_OF_A_CATEGORY = 3  # rows, on average, when texts are to be categories
 FEW_CATEGORIES = 10  # so many different texts always are
@@ -77,8 +76,8 @@ class Column:
         return cls(**{**facts, "levels": tuple(map(str, facts.get("levels", ())))})
 
 
-def columns_of(table: Table, names: Sequence[str], kinds: Mapping[str, str]) -> tuple[Column, ...]:
-    """Return the columns of the named inputs; a date gives several.
+def columns_of(looks: Sequence[Look], kinds: Mapping[str, str]) -> tuple[Column, ...]:
+    """Return the columns of the inputs that were looked at; a date gives several.
 
     Args:
         kinds: what the config says of some of them.
@@ -88,13 +87,13 @@ def columns_of(table: Table, names: Sequence[str], kinds: Mapping[str, str]) -> 
     """
     found: list[Column] = []
     faults: list[Fault] = []
-    for name in names:
+    for look in looks:
         try:
-            found += _column(table, name, kinds.get(name) or _kind(table, name))
+            found += _column(look, kinds.get(look.name) or _kind(look))
         except DataError as error:
             faults += error.faults
     if faults:
-        raise table.told(faults)
+        raise looks[0].table.told(faults)
     return tuple(found)
 
 
@@ -182,23 +181,18 @@ def narrowed(
     return tuple(known), applied(numbered_anew, x)
 
 
-def _kind(table: Table, name: str) -> str:
+def _kind(look: Look) -> str:
     """Return what a column is, by its cells."""
     import polars
 
-    series = table.frame[name]
-    if series.null_count() == len(series):
-        raise _refused(table, name, "has no value in any row")
-    if series.dtype.is_numeric() or series.dtype == polars.Boolean:
-        return "number" if series.dtype.is_numeric() else "boolean"
-    if series.dtype in (polars.Date, polars.Datetime):
-        return "date"
-    if series.dtype not in (polars.String, polars.Categorical, polars.Enum):
-        raise _refused(table, name, f"holds {series.dtype}, which is neither number, text, truth value nor date")
-    texts = table.texts(name).drop_nulls()
-    if not len(texts):
-        raise _refused(table, name, "has no value in any row")
-    different = texts.unique(maintain_order=True)
+    if not look.filled:
+        raise look.refused("has no value in any row")
+    if len(look.types) == 1 and "text" not in look.types:
+        (kind,) = look.types
+        if kind not in ("number", "boolean", "date"):
+            raise look.refused(kind)
+        return kind
+    different = look.different
     numbers = different.cast(polars.Float64, strict=False).is_not_null().sum()
     if numbers * 2 > len(different):
         return "number"
@@ -206,37 +200,31 @@ def _kind(table: Table, name: str) -> str:
         return "boolean"
     if moments(different).null_count() * 2 < len(different):
         return "date"
-    if len(different) <= FEW_CATEGORIES or len(different) * FEWEST_OF_A_CATEGORY <= len(texts):
+    few = len(different) <= FEW_CATEGORIES or len(different) * FEWEST_OF_A_CATEGORY <= look.filled
+    if few and len(different) <= MOST_DIFFERENT:
         return "category"
     if different.str.replace_all(",", "").cast(polars.Float64, strict=False).null_count() == 0:
         fix = "write a decimal comma as a point, and leave out a comma between thousands"
-        raise _refused(table, name, f"holds numbers with a comma, such as {quoted(different[0])}", fix)
-    what = f"holds {len(different)} different texts in {len(texts)} rows, such as {', '.join(map(quoted, different[:2]))}: no categories"
-    raise _refused(table, name, what, "write `columns: {{{name}: ignore}}`, or `category` if it is one")
+        raise look.refused(f"holds numbers with a comma, such as {quoted(different[0])}", fix)
+    what = f"holds {len(different)} different texts in {look.filled} rows, such as {', '.join(map(quoted, different[:2]))}: no categories"
+    raise look.refused(what, "write `columns: {{{name}: ignore}}`, or `category` if it is one")
 
 
-def _refused(table: Table, name: str, what: str, fix: str = "write `columns: {{{name}: ignore}}`") -> DataError:
-    place = table.place(0, name)
-    said = f"column {name!r} {what}"
-    return DataError(said if place else f"{table.file}: {said}", fix=fix.format(name=name), place=place, at=("dataset",))
-
-
-def _column(table: Table, name: str, kind: str) -> list[Column]:
+def _column(look: Look, kind: str) -> list[Column]:
     """Return a column of a known kind; one for each part of a date."""
-    import polars
-
+    name, different = look.name, look.different
     if kind == "boolean":
-        words = set(table.texts(name).drop_nulls().str.to_lowercase())
+        words = set(different.str.to_lowercase())
         pair = next((pair for pair in BOOLEANS if words <= set(pair)), None)
         if pair is None:
-            raise _refused(table, name, f"holds {', '.join(map(quoted, sorted(words)[:3]))}, not true and false", "write `category` for it")
+            raise look.refused(f"holds {', '.join(map(quoted, sorted(words)[:3]))}, not true and false", "write `category` for it")
         return [Column(name, "boolean", pair)]
     if kind == "category":
-        levels = table.texts(name).drop_nulls().unique().sort().to_list()
-        return [Column(name, "category", tuple(levels))]
+        if len(different) > MOST_DIFFERENT:
+            raise look.refused(f"holds more than {MOST_DIFFERENT:,} different texts, too many for categories")
+        return [Column(name, "category", tuple(different.sort().to_list()))]
     if kind == "date":
-        times = moments(table.frame[name] if table.frame[name].dtype != polars.String else table.texts(name))
-        hours = bool((times.dt.hour() > 0).any())
+        hours = look.hours or bool((moments(different).dt.hour() > 0).any())
         return [Column(name, "date", part=part) for part in PARTS if part != "hour" or hours]
     return [Column(name)]
 
@@ -274,13 +262,3 @@ def _values(table: Table, column: Column, fix: str) -> tuple[Numbers, Fault | No
 
 def _mend(bad: int, rows: int) -> str:
     return "write numbers in this column" if bad > rows / 2 else "mend or remove these rows"
-
-
-def moments(values: polars.Series) -> polars.Series:
-    """Return dates, or texts of dates, as moments; null for what is none."""
-    import polars
-
-    if values.dtype != polars.String:
-        return values.cast(polars.Datetime)
-    tried = [values.str.to_datetime(form, strict=False, time_unit="us").alias(str(number)) for number, form in enumerate(DATES)]
-    return polars.DataFrame(tried).select(polars.coalesce(polars.all())).to_series()

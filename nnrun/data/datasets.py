@@ -20,8 +20,9 @@ from nnrun.data import bundled, idx
 from nnrun.data.arrays import as_tensor, read_npz
 from nnrun.data.columns import Column, Kind
 from nnrun.data.dataset import Dataset, Task
+from nnrun.data.large import large_table, streams
 from nnrun.data.pictures import labelled_pictures, read_pictures
-from nnrun.data.table_files import Reading
+from nnrun.data.table_files import Reading, found_files
 from nnrun.data.tables import MISSING
 from nnrun.data.tabular import Wants, tabular
 from nnrun.data.targets import targets_from_arrays
@@ -130,6 +131,7 @@ def table(
     missing_target: Literal["refuse", "drop"] = "refuse",
     separator: str = ",",
     encoding: str = "utf-8",
+    stream: bool | Literal["auto"] = "auto",
 ) -> Dataset:
     """A table in CSV, Parquet or JSON lines, by the file's ending; every column but the target is an input, its kind read off its cells.
 
@@ -143,9 +145,13 @@ def table(
         missing_target: whether rows without a target are refused, or dropped.
         separator: what stands between two cells of CSV.
         encoding: what CSV is written in: utf-8, cp932, cp1252, latin-1, utf-16.
+        stream: whether the rows stay on the disk and are read as they are needed, with the same result; auto where memory is short.
     """
     reading = Reading(separator, encoding, MISSING if missing is None else tuple(missing))
-    return tabular(path, reading, Wants(target, task, columns or {}, weight, missing_target == "drop", aside or {}))
+    wants = Wants(target, task, columns or {}, weight, missing_target == "drop", aside or {})
+    files = found_files(path, at=("dataset", "path"))
+    streamed, notes = streams(files, stream)
+    return large_table(files, reading, wants, notes) if streamed else tabular(files, reading, wants)
 
 
 @DATASETS.register("npz")

@@ -17,6 +17,7 @@ from nnrun.data.leaks import Leak, leaks
 from nnrun.data.preprocess import apply_steps, columns_after, fit_steps
 from nnrun.data.source import ROWS_AT_ONCE, RowSource, applied, blocks, taken
 from nnrun.data.split import split_rows
+from nnrun.data.stored import StoredRows
 from nnrun.errors import DataError
 from nnrun.spec.experiment import METHOD_COLUMNS, Experiment
 from nnrun.spec.parts import Part
@@ -97,7 +98,7 @@ def prepare(
     def prepared(x: Tensor) -> Tensor:
         return apply_steps(steps, learned, x, columns).contiguous().to(device)
 
-    parts = {name: Rows(applied(prepared, part.x), part.y.to(device)) for name, part in raw.items()}
+    parts = {name: Rows(_laid_down(applied(prepared, part.x), dataset), part.y.to(device)) for name, part in raw.items()}
     return Prepared(
         dataset.task,
         columns,
@@ -120,6 +121,12 @@ def load_dataset(spec: Experiment) -> Dataset:
     aside = {name: key for key in METHOD_COLUMNS.values() if (name := getattr(spec.split, key)) is not None}
     made: Dataset = spec.dataset.build(*([aside] if spec.dataset.entry.traits.get("table") else []))
     return made
+
+
+def _laid_down(x: Tensor | RowSource, dataset: Dataset) -> Tensor | RowSource:
+    """Return the prepared rows of a table that is not in memory as a file of their own, in their order, unless that would be far larger."""
+    table = isinstance(x, RowSource) and dataset.table is not None and len(x) > 0
+    return StoredRows.of(x) if table and isinstance(x, RowSource) and x.shape[1] <= 2 * dataset.x.shape[1] else x
 
 
 def _refuse_missing(spec: Experiment, dataset: Dataset) -> None:

@@ -24,7 +24,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nnrun.data.columns import moments
+from nnrun.data.looks import moments
 from nnrun.errors import DataError
 from nnrun.lazy import torch
 from nnrun.registry import SPLITS

@@ -118,11 +118,7 @@ def joined(files: Sequence[str], reading: Reading, texts: Texts, *, at: Location
         return first
     for table in tables[1:]:
         if set(table.names) != set(first.names):
-            missing, extra = [set(one.names) - set(other.names) for one, other in ((first, table), (table, first))]
-            what = f"{table.file} has other columns than {first.file}: " + "; ".join(
-                f"{said} {listed(sorted(names))}" for said, names in (("it lacks", missing), ("only it has", extra)) if names
-            )
-            raise DataError(what, fix="give files of the same table", at=at)
+            raise other_columns(first.file, first.names, table.file, table.names, at=at)
     mixed = {name for name in first.names if len({table.frame[name].dtype for table in tables}) > 1}
     if mixed:  # a column of numbers here, of text there: as text it is the same everywhere
         texts = EVERY if texts == EVERY else {*texts, *mixed}
@@ -142,6 +138,13 @@ def joined(files: Sequence[str], reading: Reading, texts: Texts, *, at: Location
         raise DataError(f"the files do not fit together: {str(error).splitlines()[0]}", fix="give files of the same table") from None
     places = dict(zip(files, starts, strict=False))
     return Table(f"{first.file} and {len(files) - 1} more", frame, first.missing, mark if first.mark else None, starts=places)
+
+
+def other_columns(first: str, names: Sequence[str], file: str, others: Sequence[str], *, at: Location = ()) -> DataError:
+    """Return the error of a file that has other columns than the first one."""
+    lists = (("it lacks", sorted({*names} - {*others})), ("only it has", sorted({*others} - {*names})))
+    what = f"{file} has other columns than {first}: " + "; ".join(f"{said} {listed(found)}" for said, found in lists if found)
+    return DataError(what, fix="give files of the same table", at=at)
 
 
 def separator_of(data: bytes, file: str) -> str:

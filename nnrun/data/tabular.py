@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from nnrun.data.columns import columns_of, raw_rows
 from nnrun.data.dataset import Dataset
+from nnrun.data.looks import Look
 from nnrun.data.table_files import Reading, found_files, joined
 from nnrun.data.tables import Table
 from nnrun.data.targets import AT, targets_from_table
@@ -15,6 +16,8 @@ from nnrun.errors import DataError
 from nnrun.lazy import torch
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
     from torch import Tensor
 
 PATH = ("dataset", "path")
@@ -55,17 +58,22 @@ def tabular(path: str | Sequence[str], reading: Reading, wants: Wants) -> Datase
         DataError: a file or a column is missing, or cells are not what they should be.
     """
     table = joined(found_files(path, at=PATH), reading, wants.texts, at=PATH)
-    names = _inputs(table, wants)
-    notes: list[str] = []
+    names, rows = input_names(table, wants), len(table)
     if wants.drop:
-        table, notes = _with_targets(table, wants.targets)
-    columns = columns_of(table, names, wants.kinds)
+        empty = without_target(table, wants.targets)
+        if empty.all():
+            raise DataError(f"{table.file}: no row has a target", fix="is this the right column?", at=AT)
+        table = table.without(empty) if empty.any() else table
+    columns = columns_of([Look(table, name, wants.kinds.get(name, "")) for name in names], wants.kinds)
     task, y = targets_from_table(table, wants.targets, wants.task)
     x_ND = torch.from_numpy(raw_rows(table, columns))
-    return Dataset(x_ND, y, task, columns, table, _weights(table, wants.weight), tuple(notes))
+    weight = row_weights(table, wants.weight) if wants.weight else None
+    if wants.weight and weight is not None:
+        check_some_weight([weight], wants.weight)
+    return Dataset(x_ND, y, task, columns, table, weight, dropped_note(rows - len(table), rows))
 
 
-def _inputs(table: Table, wants: Wants) -> list[str]:
+def input_names(table: Table, wants: Wants) -> list[str]:
     """Return the names of the input columns."""
     targets = wants.targets
     if not targets:
@@ -93,30 +101,32 @@ def _inputs(table: Table, wants: Wants) -> list[str]:
     return names
 
 
-def _with_targets(table: Table, targets: Sequence[str]) -> tuple[Table, list[str]]:
-    """Return the rows that have every target, and a note of how many do not."""
+def without_target(table: Table, targets: Sequence[str]) -> npt.NDArray[np.bool_]:
+    """Return which rows (N,) lack a target."""
     import polars
 
-    empty = table.frame.select(polars.any_horizontal(table.texts(name).is_null() for name in targets).alias("empty"))["empty"].to_numpy()
-    dropped = int(empty.sum())
-    if dropped == len(empty):
-        raise DataError(f"{table.file}: no row has a target", fix="is this the right column?", at=AT)
-    if not dropped:
-        return table, []
-    return table.without(empty), [f"{dropped} of {len(empty)} rows have no target and are left out"]
+    empty = table.frame.select(polars.any_horizontal(table.texts(name).is_null() for name in targets).alias("empty"))["empty"]
+    return empty.to_numpy()
 
 
-def _weights(table: Table, name: str | None) -> Tensor | None:
+def dropped_note(dropped: int, rows: int) -> tuple[str, ...]:
+    """Return the note of rows that were left out for having no target."""
+    return (f"{dropped} of {rows} rows have no target and are left out",) if dropped else ()
+
+
+def row_weights(table: Table, name: str) -> Tensor:
     """Return how much each row counts, float32 (N,)."""
     import numpy as np
 
-    if name is None:
-        return None
     values, bad = table.numbers(name)
     wrong = bad if len(bad) else np.flatnonzero(~(values >= 0))
     if len(wrong):
         fault = table.fault(f"weight {name!r} is not a number of at least 0", "give each row a weight, such as 1", name, wrong)
         raise DataError([replace(fault, at=("dataset", "weight"))])
-    if not values.sum() > 0:
-        raise DataError(f"weight {name!r} is 0 in every row", fix="give some rows a weight", at=("dataset", "weight"))
     return torch.from_numpy(values.astype(np.float32))
+
+
+def check_some_weight(weights: Sequence[Tensor], name: str) -> None:
+    """Refuse weights that are all 0."""
+    if not any(bool((some > 0).any()) for some in weights):
+        raise DataError(f"weight {name!r} is 0 in every row", fix="give some rows a weight", at=("dataset", "weight"))

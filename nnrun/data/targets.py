@@ -17,6 +17,7 @@ from nnrun.lazy import torch
 
 if TYPE_CHECKING:
     import numpy.typing as npt
+    import polars
     from torch import Tensor
 
     Values = npt.NDArray[Any]
@@ -26,11 +27,14 @@ MOST_CLASSES = 50  # with more different values, someone has to say that they ar
 AT = ("dataset", "target")
 
 
-def targets_from_table(table: Table, names: Sequence[str], task: str, *, known: Sequence[str] = ()) -> tuple[Task, Tensor]:
+def targets_from_table(
+    table: Table, names: Sequence[str], task: str, *, known: Sequence[str] = (), as_text: bool = False
+) -> tuple[Task, Tensor]:
     """Return the task, and the coded targets, of one or more columns of a table.
 
     Args:
         known: the classes of a trained network, whose numbers they keep.
+        as_text: whether classes are known to be texts, even those that look like numbers.
     """
     import numpy as np
     import polars
@@ -39,16 +43,11 @@ def targets_from_table(table: Table, names: Sequence[str], task: str, *, known: 
     for name in names:
         texts = table.texts(name)
         values, bad = table.numbers(name)
-        missing = texts.is_null() | texts.str.to_lowercase().is_in(["nan"])
-        if missing.any():
-            rows = missing.arg_true().to_numpy()
-            at, count = table.number(int(rows[0])), len(rows)
-            what = f"target {name!r} is missing in {count} row{'s' * (count != 1)} (the first is row {at} counted from 0)"
-            fix = "fill in the target, remove these rows, or write `missing_target: drop`"
-            place = table.place(int(rows[0]), name)
-            raise DataError(what if place else f"{table.file}: {what}", fix=fix, place=place)
-        words = table.frame[name].dtype == polars.Boolean or bool(np.isnan(values[bad]).any())
-        if words and len(names) == 1 and task != "numbers" and not _few_are_bad(name, np.delete(values, bad), len(bad), task):
+        missing = missing_targets(texts)
+        if len(missing):
+            raise missing_target(name, table, int(missing[0]), len(missing))
+        words = as_text or table.frame[name].dtype == polars.Boolean or bool(np.isnan(values[bad]).any())
+        if words and len(names) == 1 and task != "numbers" and not few_are_bad(name, np.delete(values, bad), len(bad), task):
             columns[name] = texts.to_numpy()
         elif len(bad):
             fix = "write `task: classes`, with one target column, if these are classes"
@@ -59,16 +58,34 @@ def targets_from_table(table: Table, names: Sequence[str], task: str, *, known: 
     return targets_from_arrays(columns, task, known=known)
 
 
+def missing_targets(texts: polars.Series) -> Values:
+    """Return the rows of a target column that have no value."""
+    missing: Values = (texts.is_null() | texts.str.to_lowercase().is_in(["nan"])).arg_true().to_numpy()
+    return missing
+
+
+def missing_target(name: str, table: Table, first: int, count: int) -> DataError:
+    """Return the error of targets that are missing, the first of them in a row of this table."""
+    what = f"target {name!r} is missing in {count} row{'s' * (count != 1)} (the first is row {table.number(first)} counted from 0)"
+    fix = "fill in the target, remove these rows, or write `missing_target: drop`"
+    place = table.place(first, name)
+    return DataError(what if place else f"{table.file}: {what}", fix=fix, place=place)
+
+
 def targets_from_arrays(
-    columns: Mapping[str, Values], task: str, at: tuple[str, ...] = AT, known: Sequence[str] = ()
+    columns: Mapping[str, Values], task: str, at: tuple[str, ...] = AT, known: Sequence[str] = (), rows: int = 0
 ) -> tuple[Task, Tensor]:
-    """Return the task, and the targets coded as class numbers (N,) or numbers (N, T), of one or more columns of N values."""
+    """Return the task, and the targets coded as class numbers (N,) or numbers (N, T), of one or more columns of N values.
+
+    Args:
+        rows: of how many rows these are the different values; by default each is a row of its own.
+    """
     import numpy as np
 
     names = tuple(columns)
     first = columns[names[0]]
     if task == "auto":
-        task = "classes" if len(names) == 1 and _look_like_classes(names[0], first, at) else "numbers"
+        task = "classes" if len(names) == 1 and _look_like_classes(names[0], first, at, rows) else "numbers"
     if task == "classes":
         if len(names) > 1:
             raise DataError(f"classes want one target column, not {len(names)}", fix="name one column, or write `task: numbers`", at=at)
@@ -92,12 +109,12 @@ def targets_from_arrays(
     return Task(names), torch.from_numpy(y_NT)
 
 
-def _few_are_bad(name: str, good: Values, bad: int, task: str) -> bool:
+def few_are_bad(name: str, good: Values, bad: int, task: str, rows: int = 0) -> bool:
     """Whether a column is one of numbers that are no classes, in which a few cells are wrong, rather than one of text."""
-    return task == "auto" and bad < len(good) and not _look_like_classes(name, good, AT)
+    return task == "auto" and bad < (rows or len(good)) and not _look_like_classes(name, good, AT, rows)
 
 
-def _look_like_classes(name: str, values: Values, at: tuple[str, ...]) -> bool:
+def _look_like_classes(name: str, values: Values, at: tuple[str, ...], rows: int) -> bool:
     import numpy as np
 
     text = values.dtype.kind not in "biuf"
@@ -105,7 +122,9 @@ def _look_like_classes(name: str, values: Values, at: tuple[str, ...]) -> bool:
     if text and different > MOST_CLASSES:
         what = f"target {name!r} is text with {different} different values"
         raise DataError(what, fix="write `task: classes` if each of them is a class", at=at)
-    seldom = different > 2 and different * FEWEST_OF_A_CLASS > len(values)  # twelve flats with twelve prices are not twelve classes
+    seldom = different > 2 and different * FEWEST_OF_A_CLASS > (
+        rows or len(values)
+    )  # twelve flats with twelve prices are not twelve classes
     return text or (different <= MOST_CLASSES and not seldom and bool(np.all(values == np.floor(values))))
 
 

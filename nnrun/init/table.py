@@ -9,9 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from nnrun.data.columns import Column, columns_of, moments
+from nnrun.data.columns import Column, columns_of
 from nnrun.data.dataset import Dataset
 from nnrun.data.files import regular_file
+from nnrun.data.looks import Look, moments
 from nnrun.data.source import ROWS_AT_ONCE, blocks
 from nnrun.data.table_files import LINES, PARQUET, Reading, kind_of
 from nnrun.data.tables import Table
@@ -139,7 +140,7 @@ def _task(table: Table, target: str) -> str:
 def _kind_to_write(table: Table, name: str) -> tuple[str, str] | None:
     """Return what the config says of a column, and why; None when what its cells say is right."""
     try:
-        (column, *_) = columns_of(table, [name], {})
+        (column, *_) = columns_of([Look(table, name)], {})
     except DataError as error:
         return "ignore", error.faults[0].what.partition(f"column {name!r} ")[2]
     texts = table.texts(name)

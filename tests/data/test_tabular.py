@@ -15,6 +15,7 @@ from sklearn.preprocessing import QuantileTransformer, RobustScaler
 
 import nnrun.builtin  # noqa: F401
 from nnrun.data.columns import Column, columns_of, raw_rows
+from nnrun.data.looks import Look
 from nnrun.data.prepare import Prepared, prepare
 from nnrun.data.preprocess import apply_steps, columns_after, fit_steps
 from nnrun.data.table_files import Reading
@@ -57,7 +58,7 @@ def test_kinds_are_read_off_the_cells() -> None:
     """Numbers, truth values, categories, dates; a date gives its parts, and the hour where there is one."""
     Path("t.csv").write_text(MIXED)
     table = Reading().table("t.csv", set())
-    columns = columns_of(table, ["age", "zone", "joined", "member", "seen"], {})
+    columns = columns_of([Look(table, name) for name in ("age", "zone", "joined", "member", "seen")], {})
     dates = ["joined.year", "joined.month", "joined.day", "joined.weekday"]
     times = ["seen.year", "seen.month", "seen.day", "seen.weekday", "seen.hour"]
     assert [str(column) for column in columns] == ["age", "zone", *dates, "member", *times]
