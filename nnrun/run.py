@@ -8,7 +8,6 @@ run.summary                                       # what summary.json holds
 
 from __future__ import annotations
 
-import copy
 import json
 import re
 import time
@@ -39,7 +38,7 @@ from nnrun.spec.source import Source
 from nnrun.spec.writer import dump_spec
 from nnrun.training.device import choose_device, choose_threads
 from nnrun.training.loop import Moment, train
-from nnrun.training.loss_modules import Weighted
+from nnrun.training.loss_modules import training_loss
 from nnrun.training.memory import check_activations, most_parameters
 from nnrun.training.network import network_for, resolve, row_weights
 from nnrun.training.plan import check_monitors, first_state, make_plan
@@ -89,7 +88,7 @@ class Run:
         self.network = network_for(self.spec, self.data, self.device, room=min((most, because), (MAX_PARAMETERS, "")))
         for part in self.data.parts.values():
             self.network.head.check(part.y)
-        self.plan, plateau = make_plan(self.spec, self.data.row_numbers["train"], self.data.shape, self.network.model)
+        self.plan, plateau = make_plan(self.spec, self.data, self.network.model)
         check_monitors(self.spec, self.rows, plateau)
         check_activations(self.network.model, self.data.shape, min(self.plan.batch_size, self.rows["train"]), self.device)
         work = 3 * forward_work(self.network.model, self.data.shape) * min(self.plan.batch_size, self.rows["train"])
@@ -159,11 +158,10 @@ class Run:
             return
         signals = signals or Signals()
         signals.training = True
-        part, loss_fn, began = self.data.parts["train"], self.network.loss_fn, time.perf_counter()
-        encode = self.network.head.encode
-        data = [part.x, Applied(encode, part.y) if isinstance(part.x, RowSource) else encode(part.y)]
-        if self.weight is not None:
-            data, loss_fn = [*data, self.weight], Weighted(copy.deepcopy(loss_fn))
+        part, encode, began = self.data.parts["train"], self.network.head.encode, time.perf_counter()
+        target = Applied(encode, part.y) if isinstance(part.x, RowSource) else encode(part.y)
+        data = [part.x, target, *([] if self.weight is None else [self.weight])]
+        loss_fn = training_loss(self.network.loss_fn, self.plan, weighted=self.weight is not None)
         self._saved_at, self._saving, before = began, 0.0, began
         with Metrics(self.folder / "metrics.jsonl", keep=self.state.epoch) as metrics:
             self.health.remember(map(json.loads, metrics.kept))

@@ -34,7 +34,7 @@ def refused(at: Examined, device: torch.device) -> Iterator[Finding]:
         network = network_for(spec, data, device)
         for part in data.parts.values():
             network.head.check(part.y)
-        _, plateau = make_plan(spec, data.row_numbers["train"], data.shape, network.model)
+        _, plateau = make_plan(spec, data, network.model)
         check_monitors(spec, {name: len(part) for name, part in data.parts.items()}, plateau)
     except SpecError as error:
         for fault in error.faults:

@@ -25,6 +25,7 @@ from nnrun.model.build import forward_work, layer_table
 from nnrun.model.flow import count_parameters
 from nnrun.training.device import choose_threads
 from nnrun.training.loop import row_order, train
+from nnrun.training.loss_modules import training_loss
 from nnrun.training.network import Network, network_for
 from nnrun.training.plan import first_state, make_plan
 
@@ -194,7 +195,7 @@ class Trial:
         """
         spec, data = self.examined.spec, self.examined.data
         copied, part = copy.deepcopy(self.network.model), data.parts["train"]
-        plan, _ = make_plan(spec, data.row_numbers["train"], data.shape, copied)
+        plan, _ = make_plan(spec, data, copied)
         full = min(plan.batch_size, len(part))
         size = min(full, max(2, MOST_VALUES // self.values))
         rows = self._order[: size * MOST_STEPS].to(part.x.device)
@@ -205,7 +206,8 @@ class Trial:
         began = last = time.perf_counter()
         try:
             some = (part.x[rows], self.network.head.encode(part.y[rows]))
-            for _ in train(state, self.network.loss_fn, some, short, due=lambda state: True):
+            loss_fn = training_loss(self.network.loss_fn, plan, weighted=False)
+            for _ in train(state, loss_fn, some, short, due=lambda state: True):
                 now = time.perf_counter()
                 seconds.append((now - last) * full / size)
                 last = now

@@ -189,6 +189,7 @@ def pictures(
     size: Side | Annotated[list[Side], Field(min_length=2, max_length=2)],
     channels: Literal[1, 3] = 3,
     broken: Literal["refuse", "skip"] = "refuse",
+    stream: bool | Literal["auto"] = "auto",
     file: str = "file",
     target: str = "label",
 ) -> Dataset:
@@ -199,6 +200,7 @@ def pictures(
         size: the height and the width that every picture is brought to, [28, 28]; one number for both.
         channels: 1 for grey, 3 for colour.
         broken: what becomes of pictures that cannot be read: refuse names them all, skip leaves them out and says how many.
+        stream: whether pictures are decoded anew in each epoch, by threads; auto holds them in memory as long as they fit.
         file: of a table: the column with the path of each picture, relative to the table's folder.
         target: of a table: the column with the class of each picture.
     """
@@ -208,7 +210,7 @@ def pictures(
         what = f"{path} has one single class, {classes[0]!r}"
         raise DataError(what, fix="a network needs at least two classes to tell apart", at=("dataset", "path"))
     height, width = size if isinstance(size, list) else (size, size)
-    x, good, notes = read_pictures(found.files, (channels, height, width), skip=broken == "skip")
+    x, good, notes = read_pictures(found.files, (channels, height, width), skip=broken == "skip", stream=stream)
     unread = sorted(set(classes) - {found.labels[row] for row in good})
     if unread:
         raise DataError(
@@ -216,7 +218,7 @@ def pictures(
         )
     y = torch.tensor([classes.index(found.labels[row]) for row in good])
     task = Task((target if Path(path).is_file() else "class",), tuple(classes))
-    return Dataset(torch.from_numpy(x), y, task, notes=tuple(notes))
+    return Dataset(x, y, task, notes=tuple(notes))
 
 
 def _bundled(file: str, columns: tuple[str, ...]) -> Dataset:

@@ -14,9 +14,9 @@ from nnrun.data.arrays import as_tensor, read_npy, read_npz
 from nnrun.data.chunks import counted_from, json_chunks, opened, table_chunks, text_blocks
 from nnrun.data.columns import Column, missing_values, raw_rows
 from nnrun.data.dataset import Dataset, HeldRows, Task
-from nnrun.data.pictures import ENDINGS, labelled_pictures, picture_files, picture_table, read_picture
+from nnrun.data.pictures import ENDINGS, MODES, decode, labelled_pictures, picture_files, picture_table
 from nnrun.data.pictures import TABLES as PICTURE_TABLES
-from nnrun.data.source import ROWS_AT_ONCE, blocks
+from nnrun.data.source import blocks
 from nnrun.data.table_files import LINES, PARQUET, Reading, json_values, kind_of
 from nnrun.data.tables import Table, listed
 from nnrun.data.targets import targets_from_arrays, targets_from_table
@@ -160,7 +160,7 @@ def digest(dataset: Dataset) -> str:
     found = hashlib.sha256()
     for values in (dataset.x, dataset.y):
         found.update(f"{values.dtype} {list(values.shape)}\n".encode())
-        for rows in blocks(values, ROWS_AT_ONCE):
+        for rows in blocks(values):
             found.update(rows.contiguous().flatten().view(torch.uint8).numpy().data)
     for names in (tuple(column.facts() for column in dataset.columns), dataset.task.targets, dataset.task.classes):
         found.update(repr(names).encode())
@@ -249,15 +249,15 @@ def _shaped(x: Tensor, path: str, wanted: Wanted) -> Inputs:
 
 
 def _pictures(files: Sequence[Path], labels: Sequence[object], wanted: Wanted, notes: list[str]) -> Inputs:
+    if len(wanted.shape) != 3 or wanted.shape[0] not in MODES:
+        what = f"{files[0]} is a picture, and the network wants rows of the shape {list(wanted.shape)}"
+        raise DataError(what, fix="give a table or an array" if len(wanted.shape) < 3 else "give an array: a picture has 1 or 3 channels")
     x = torch.empty((len(files), *wanted.shape), dtype=torch.uint8)
-    resized = []
-    for number, path in enumerate(files):
-        picture, had = read_picture(path, wanted.shape)
-        x[number] = torch.from_numpy(picture.copy())
-        if had != (wanted.shape[2], wanted.shape[1]):
-            resized.append(f"{path.name} from {had[0]} × {had[1]}")
+    sizes, _ = decode(files, x)
+    wide, high = wanted.shape[2], wanted.shape[1]
+    resized = [f"{path.name} from {had[0]} × {had[1]}" for path, had in zip(files, sizes, strict=True) if had != (wide, high)]
     if resized:
-        notes = [*notes, f"resized to {wanted.shape[2]} × {wanted.shape[1]}: {listed(resized, 8)}"]
+        notes = [*notes, f"resized to {wide} × {high}: {listed(resized, 8)}"]
     return Inputs(x, [str(label) for label in labels], notes)
 
 

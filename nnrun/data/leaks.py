@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from nnrun.data.source import blocks
+from nnrun.data.source import blocks, rows_at_once
 from nnrun.errors import DataError, Fault
 from nnrun.lazy import torch
 
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 FEWEST_ROWS = 20  # below, one column may well give the target away by chance
 LOOKED_AT = 20_000  # training rows that are looked at for a target in disguise
-ROWS_AT_ONCE = 4096
 SORTED_AT_ONCE = 1 << 22
 SHARES = 4  # bits of a key: of more rows than that, so many shares are compared one after another
 ALMOST_ONE = 1 - 1e-9  # of a correlation
@@ -164,7 +163,8 @@ def row_hashes(dataset: Dataset) -> npt.NDArray[np.uint64]:
     count = len(dataset.x)
     keys = np.full(count, 0x9E3779B97F4A7C15, np.uint64)
     start = 0
-    for some_rows in zip(*(blocks(one, ROWS_AT_ONCE) for one in (dataset.x, dataset.y)), strict=True):
+    at_once = rows_at_once(dataset.x.shape)
+    for some_rows in zip(*(blocks(one, at_once) for one in (dataset.x, dataset.y)), strict=True):
         x, y = (one.contiguous().reshape(len(one), -1).view(torch.uint8).numpy() for one in some_rows)
         width = x.shape[1] + y.shape[1]
         padded = np.zeros((len(x), -(-width // 8) * 8), np.uint8)

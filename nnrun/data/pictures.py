@@ -1,4 +1,8 @@
-"""Picture files: found in folders or named by a table, read by Pillow in a few known formats, of the size and colours the network wants."""
+"""Picture files: found in folders or named by a table, read by Pillow in a few known formats, of the size and colours the network wants.
+
+Pillow decodes and resizes without holding the interpreter, so threads are enough to use every core. Pictures that fit are decoded once;
+of others only the bytes are kept, or none: then they are decoded anew whenever they are wanted (`Pictures`), with the same result.
+"""
 
 from __future__ import annotations
 
@@ -8,26 +12,37 @@ import struct
 import warnings
 import zlib
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
+from nnrun.data import source
 from nnrun.data.files import regular_file
+from nnrun.data.source import RowSource
 from nnrun.data.table_files import Reading
 from nnrun.errors import DataError, EnvironmentFault, Fault
+from nnrun.lazy import torch
 from nnrun.machine import free_memory
 from nnrun.spec.base import Location
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
+    from torch import Tensor
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP")
 MODES = {1: "L", 3: "RGB"}
 TABLES = (".csv", ".tsv")
 MOST_FAULTS = 20
+MOST_PIXELS = (1 << 30) // 12
+"""Of a picture; Pillow's own limit, a quarter of a gigabyte in colour, which it warns of only."""
 FEW = 5
+PREPARED = 10
+"""Bytes of memory for each value of pictures prepared as a whole: the bytes, their parts, float32, and an epoch's order of that."""
+SHARE = 0.75
+"""Of the free memory, what pictures may take."""
 
 
 @dataclass(frozen=True)
@@ -104,43 +119,107 @@ def picture_table(path: Path, file: str, target: str | None = None, *, at: Locat
     return files, labels.to_list()
 
 
+class Pictures(RowSource):
+    """Pictures as bytes (N, C, H, W), decoded whenever they are gathered, unless they are held.
+
+    Args:
+        files: one for each row.
+        shape: (C, H, W), to which each is brought.
+        held: all of them, decoded (N, C, H, W).
+    """
+
+    def __init__(self, files: Sequence[Path], shape: tuple[int, int, int], held: Tensor | None = None) -> None:
+        super().__init__((len(files), *shape), torch.uint8, torch.device("cpu"))
+        self._files, self._held = files, held
+
+    def gather(self, rows: Tensor) -> Tensor:
+        """Return the pictures (B, C, H, W) with these numbers.
+
+        Raises:
+            DataError: some of them can no longer be read.
+        """
+        if self._held is not None:
+            return self._held[rows]
+        x = torch.empty((len(rows), *self.shape[1:]), dtype=torch.uint8)
+        decode([self._files[row] for row in rows.tolist()], x)
+        return x
+
+
 def read_pictures(
-    files: Sequence[Path], shape: tuple[int, int, int], *, skip: bool = False
-) -> tuple[npt.NDArray[np.uint8], list[int], list[str]]:
-    """Return pictures as bytes (N, C, H, W), each brought to the shape (C, H, W), which of the files they are, and a note of the others.
+    files: Sequence[Path], shape: tuple[int, int, int], *, skip: bool = False, stream: bool | Literal["auto"] = False
+) -> tuple[Tensor | Pictures, list[int], list[str]]:
+    """Return pictures as bytes (N, C, H, W), each brought to the shape (C, H, W), which of the files they are, and notes.
+
+    Every file is decoded once, whether it is kept or not, so that broken ones are known before anything else is done.
 
     Args:
         skip: whether a file that cannot be read is left out.
+        stream: whether pictures are decoded anew whenever they are wanted; auto: when they do not fit into memory.
 
     Raises:
         DataError: with one fault for each file that cannot be read, or when none can.
-        EnvironmentFault: there is no memory for so many.
+        EnvironmentFault: there is no memory for so many, and they are not to be streamed.
     """
-    import numpy as np
-
     size, free = len(files) * math.prod(shape), free_memory()
-    if size > free:
-        what = (
-            f"{len(files)} pictures of {' × '.join(map(str, shape))} take {size / 1e9:.1f} GB, and {free / 1e9:.1f} GB of memory are free"
-        )
-        raise EnvironmentFault(what, fix="write a smaller `size`, or give fewer pictures", at=("dataset", "size"))
-    x_NCHW = np.empty((len(files), *shape), np.uint8)
-    broken: list[Fault] = []
-    good: list[int] = []
-    for number, path in enumerate(files):
-        try:
-            x_NCHW[len(good)], _ = read_picture(path, shape)
-            good.append(number)
-        except DataError as error:
-            broken += error.faults
+    told = f"{len(files)} pictures of {' × '.join(map(str, shape))} take {size / 1e9:.1f} GB, and {free / 1e9:.1f} GB of memory are free"
+    if size > free and stream is False:
+        fix = "write `stream: auto`, a smaller `size`, or give fewer pictures"
+        raise EnvironmentFault(told, fix=fix, at=("dataset", "size"))
+    hold, whole = (stream is False or (stream == "auto" and share * size <= SHARE * free) for share in (2, PREPARED))
+    some = max(1, min(len(files), source.WINDOW // math.prod(shape)))
+    x = torch.empty((len(files) if hold else some, *shape), dtype=torch.uint8)
+    broken: dict[int, list[Fault]] = {}
+    for start in range(0, len(files), some):
+        rows = files[start : start + some]
+        wrong = decode(rows, x[start : start + some] if hold else x[: len(rows)], refuse=False)[1]
+        broken |= {start + number: faults for number, faults in wrong.items()}
+    good = [number for number in range(len(files)) if number not in broken]
     if broken and (not skip or not good):
-        raise DataError(_first_ones(broken, "more pictures cannot be read"))
-    notes: list[str] = []
+        raise _unreadable(broken)
+    notes = [f"{told}: they are decoded anew whenever they are wanted"] if stream == "auto" and not hold else []
     if broken:
-        lost = [str(files[number]) for number in sorted(set(range(len(files))) - set(good))]
-        told = ", ".join(lost[:FEW]) + (", …" if len(lost) > FEW else "")
-        notes = [f"{len(lost)} of {len(files)} pictures cannot be read, and are left out: {told}"]
-    return x_NCHW[: len(good)], good, notes
+        lost = ", ".join(str(files[number]) for number in list(broken)[:FEW]) + (", …" if len(broken) > FEW else "")
+        notes.append(f"{len(broken)} of {len(files)} pictures cannot be read, and are left out: {lost}")
+        for place, number in enumerate(good if hold else ()):
+            x[place] = x[number]
+    if whole:
+        return x[: len(good)], good, notes
+    return Pictures([files[number] for number in good], shape, x[: len(good)] if hold else None), good, notes
+
+
+def decode(files: Sequence[Path], x: Tensor, *, refuse: bool = True) -> tuple[list[tuple[int, int]], dict[int, list[Fault]]]:
+    """Decode pictures into x (N, C, H, W), some at a time.
+
+    Args:
+        refuse: whether those that cannot be read are an error.
+
+    Returns:
+        The (width, height) that each had, and what is wrong with those that cannot be read, by their numbers.
+
+    Raises:
+        DataError: with one fault for each file that cannot be read.
+    """
+    made = x.numpy()
+    # What Pillow warns of is told as an error, or harmless. Filters are the process's: they cannot be changed for one thread, and set back.
+    warnings.filterwarnings("ignore", module=r"PIL\b")
+
+    def one(number: int) -> tuple[tuple[int, int], list[Fault]]:
+        try:
+            made[number], had = read_picture(files[number], tuple(x.shape[1:]))
+        except DataError as error:
+            return (0, 0), list(error.faults)
+        return had, []
+
+    with ThreadPoolExecutor(os.cpu_count(), "decode") as threads:
+        sizes, faults = zip(*threads.map(one, range(len(files))), strict=True) if files else ((), ())
+    broken = {number: wrong for number, wrong in enumerate(faults) if wrong}
+    if broken and refuse:
+        raise _unreadable(broken)
+    return list(sizes), broken
+
+
+def _unreadable(broken: dict[int, list[Fault]]) -> DataError:
+    return DataError(_first_ones([fault for faults in broken.values() for fault in faults], "more pictures cannot be read"))
 
 
 def _first_ones(faults: list[Fault], rest: str) -> list[Fault]:
@@ -157,19 +236,15 @@ def read_picture(path: Path, shape: tuple[int, ...]) -> tuple[npt.NDArray[np.uin
     import numpy as np
     from PIL import Image, ImageOps, UnidentifiedImageError
 
-    if len(shape) != 3 or shape[0] not in MODES:
-        what = f"{path} is a picture, and the network wants rows of the shape {list(shape)}"
-        raise DataError(what, fix="give a table or an array" if len(shape) < 3 else "give an array: a picture has 1 or 3 channels")
     regular_file(path)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path, formats=FORMATS) as file:
-                picture = ImageOps.exif_transpose(file)
-                if picture.mode.startswith("I"):  # 16 bits a pixel: keep the upper 8
-                    picture = Image.fromarray((np.asarray(picture) >> 8).clip(0, 255).astype(np.uint8))
-                picture = picture.convert(MODES[shape[0]])
+        with Image.open(path, formats=FORMATS) as file:
+            if file.width * file.height > MOST_PIXELS:
+                raise Image.DecompressionBombError(f"Image size ({file.width * file.height} pixels) exceeds limit of {MOST_PIXELS} pixels")
+            picture = ImageOps.exif_transpose(file)
+            if picture.mode.startswith("I"):  # 16 bits a pixel: keep the upper 8
+                picture = Image.fromarray((np.asarray(picture) >> 8).clip(0, 255).astype(np.uint8))
+            picture = picture.convert(MODES[shape[0]])
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise DataError(f"{path} is too large: {str(error).partition(',')[0]}", fix="make the picture smaller") from None
     except (OSError, SyntaxError, ValueError, EOFError, TypeError, IndexError, OverflowError, struct.error, zlib.error) as error:

@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
 Columns = tuple[Column, ...]
 Learned = Mapping[str, "Tensor"]
-CHUNK = 8192  # rows in float64 at a time
 IN_CACHE = 32_768  # numbers at a time; torch does not share so few among threads, who would only wait for each other
 SCALED = ("number", "date")
 """The kinds of columns that a scaler changes."""
@@ -134,7 +133,7 @@ def minmax() -> Step:
     """Bring each column to 0 … 1 over the training rows; for a picture, each pixel."""
 
     def fit(x: Tensor | RowSource, columns: Columns) -> dict[str, Tensor]:
-        ends = [(rows.amin(0), rows.amax(0)) for rows in blocks(x, CHUNK)]
+        ends = [(rows.amin(0), rows.amax(0)) for rows in blocks(x)]
         low, high = torch.stack([low for low, _ in ends]).amin(0).double(), torch.stack([high for _, high in ends]).amax(0).double()
         return {"low": low, "range": torch.where(high > low, high - low, 1.0)}
 
@@ -255,7 +254,7 @@ def _percentiles(x: Tensor | RowSource, shares: Sequence[float]) -> Tensor:
 
 
 def _float64(x: Tensor | RowSource) -> Iterator[Tensor]:
-    return (rows.to(torch.float64, copy=True) for rows in blocks(x, CHUNK))
+    return (rows.to(torch.float64, copy=True) for rows in blocks(x))
 
 
 def _sum(chunks: Iterator[Tensor], over: str) -> Tensor:

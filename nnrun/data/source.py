@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 WINDOW = 1 << 26
 """Bytes that are gathered at a time; up to three such windows are in memory."""
 ROWS_AT_ONCE = 8192
+VALUES_AT_ONCE = 1 << 24
+"""A block has no more values than this, if more than one row; it depends on the shape alone, as sums over blocks do."""
 
 
 class RowSource(ABC):
@@ -87,8 +89,14 @@ def applied(function: Callable[[Tensor], Tensor], x: Tensor | RowSource) -> Tens
     return Applied(function, x) if isinstance(x, RowSource) else function(x)
 
 
-def blocks(x: Tensor | RowSource, rows: int) -> Iterable[Tensor]:
-    """Return all rows (N, …) in their order, so many at a time."""
+def rows_at_once(shape: Sequence[int]) -> int:
+    """Return how many rows of inputs of this shape (N, …) a block has."""
+    return max(1, min(ROWS_AT_ONCE, VALUES_AT_ONCE // max(1, math.prod(shape[1:]))))
+
+
+def blocks(x: Tensor | RowSource, rows: int | None = None) -> Iterable[Tensor]:
+    """Return all rows (N, …) in their order, so many at a time; by default as many as `rows_at_once` says."""
+    rows = rows or rows_at_once(x.shape)
     if isinstance(x, RowSource):
         return (block for (block,) in batches([x], None, rows))
     return torch.split(x, rows) if len(x) > rows else (x,)
@@ -101,7 +109,7 @@ def columns(x: Tensor | RowSource) -> Iterator[Tensor]:
     for first in range(0, width, max(1, some)):
         if isinstance(x, RowSource):
             held, start = torch.empty(len(x), min(some, width - first), dtype=x.dtype), 0
-            for rows in blocks(x, ROWS_AT_ONCE):
+            for rows in blocks(x):
                 held[start : start + len(rows)] = rows.flatten(1)[:, first : first + some]
                 start += len(rows)
             yield held

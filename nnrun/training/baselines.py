@@ -30,7 +30,6 @@ FEWEST = 100
 """Of a larger part, fewer rows than this are no fair fit: the linear model is left out."""
 MOST_VALUES = 10_000_000
 """Of inputs that are not in memory, so many are brought there for a fit."""
-ROWS_AT_ONCE = 8192
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,7 @@ def make_baselines(task: Task, train: Rows, reported: Rows, seed: int, work: int
         deviation = torch.where(deviation > 1e-9 * mean.abs(), deviation, 1.0)  # a constant column, but for rounding
         x_ND = (x_ND - mean) / deviation
         weights = _logistic(x_ND, y, len(task.classes)) if task.classes else _ridge(x_ND, y.double())
-        raw = (x_B.flatten(1).cpu().double() for x_B in blocks(reported.x, ROWS_AT_ONCE))
+        raw = (x_B.flatten(1).cpu().double() for x_B in blocks(reported.x))
         scores = torch.cat([_linear((x_BD - mean) / deviation, weights) for x_BD in raw])
         name = "logistic_regression" if task.classes else "ridge"
         made.append(Baseline(name, _scored(task, scores, reported.y.cpu()), rows, time.perf_counter() - started))

@@ -33,8 +33,9 @@ class Plan:
     Args:
         factor: epochs so far, as a real number counted from 0 → factor on `lr`.
         by_step: whether the factor changes within an epoch.
-        row_numbers: the numbers (N,) that the training rows have in the dataset, for `augment` and the error about a batch.
-        augment: (inputs (B, …), row numbers (B,), epoch counted from 1) → the inputs to train on, a pure function.
+        row_numbers: the numbers (N,) that the training rows have in the dataset, for the error about a batch.
+        augment: (data, a batch of it, the places (B,) of its rows, epoch counted from 1) → the batch to train on, a pure function.
+        two_targets: whether `augment` gives each row two targets, and the weights of both as a third tensor.
     """
 
     seed: int
@@ -49,7 +50,8 @@ class Plan:
     accumulate: int = 1
     clip_grad_norm: float | None = None
     precision: str = "float32"
-    augment: Callable[[Tensor, Tensor, int], Tensor] | None = None
+    augment: Callable[[Sequence[Tensor | RowSource], tuple[Tensor, ...], Tensor, int], tuple[Tensor, ...]] | None = None
+    two_targets: bool = False
 
 
 @dataclass
@@ -129,19 +131,17 @@ def train(
     uses = _uses(len(x), plan)
     shuffled = plan.shuffle and plan.batch_size < len(x)  # one batch of all rows has no order
     context = autocast(x.device, plan.precision)
-    if plan.augment:
-        data = [*data, _numbers(plan, None, len(x)).to(x.device)]
     state.model.train()
     while state.epoch < plan.epochs:
         order = row_order(plan.seed, state.epoch + 1, len(x)) if shuffled else None
-        epoch_batches = _epoch(data, order, plan, state.batch)
+        epoch_batches = _epoch([*data, torch.arange(len(x))] if plan.augment else data, order, plan, state.batch)
         lr = set_lr(state, plan, state.epoch + state.batch / len(uses))
 
         for number, (use, batch) in enumerate(zip(uses[state.batch :], epoch_batches, strict=False), state.batch):
             if plan.by_step:
                 lr = set_lr(state, plan, state.epoch + number / len(uses))
             if plan.augment:
-                batch = (plan.augment(batch[0], batch[-1], state.epoch + 1), *batch[1:-1])
+                batch = plan.augment(data, batch[:-1], batch[-1], state.epoch + 1)
             if state.searches:
                 loss = _search(state, loss_fn, batch, context)
             else:
@@ -244,17 +244,12 @@ def _refuse_skipped(state: State, plan: Plan, order: Tensor | None, batches: int
     raise _diverged(state, plan, "the training loss or a gradient of it", lr, rows=_rows_of(plan, order, number))
 
 
-def _numbers(plan: Plan, order: Tensor | None, rows: int) -> Tensor:
-    """Return the dataset's numbers (N,) of the rows, as they come in an epoch."""
-    numbers = torch.arange(rows) if plan.row_numbers is None else plan.row_numbers
-    return numbers if order is None else numbers[order.cpu()]
-
-
 def _rows_of(plan: Plan, order: Tensor | None, number: int) -> str:
     """Return the dataset's numbers of a batch's rows, the first eight, for an error."""
     if plan.row_numbers is None:
         return ""
-    rows = _numbers(plan, order, len(plan.row_numbers))[number * plan.batch_size : (number + 1) * plan.batch_size]
+    numbers = plan.row_numbers if order is None else plan.row_numbers[order.cpu()]
+    rows = numbers[number * plan.batch_size : (number + 1) * plan.batch_size]
     return f", in the batch of rows {', '.join(map(str, rows[:8].tolist()))}{', …' if len(rows) > 8 else ''}"
 
 

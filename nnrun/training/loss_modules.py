@@ -5,11 +5,19 @@ Shapes: N rows of a batch, K outputs, T numbers to predict.
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from nnrun.errors import SpecError
+from nnrun.training.loop import Plan
+
+
+def training_loss(loss: nn.Module, plan: Plan, *, weighted: bool) -> nn.Module:
+    """Return the loss of training: with the weights of rows, or of their two targets, as a third argument where there are any."""
+    return Weighted(copy.deepcopy(loss)) if weighted or plan.two_targets else loss
 
 
 class ByClass(nn.Module):
@@ -40,7 +48,10 @@ class SameShape(nn.Module):
 
 
 class Weighted(nn.Module):
-    """A loss in which each row counts by its weight: sum of w·l over sum of w, for losses l (N,) of rows."""
+    """A loss in which each row counts by its weight: sum of w·l over sum of w, for losses l (N,) of rows.
+
+    Rows may have several targets, each with its weight: those of the first (N,), then those of the second, …
+    """
 
     def __init__(self, loss: nn.Module) -> None:
         super().__init__()
@@ -49,7 +60,8 @@ class Weighted(nn.Module):
         inner.reduction = "none"  # type: ignore[assignment]
 
     def forward(self, output_NK: Tensor, target: Tensor, weight_N: Tensor) -> Tensor:
-        losses: Tensor = self.loss(output_NK, target)
+        targets = len(target) // len(output_NK)
+        losses: Tensor = self.loss(output_NK if targets == 1 else output_NK.repeat(targets, 1), target)
         if losses.ndim == 0:
             what = "the loss gives one number for a batch, and weights need one for each row"
             raise SpecError(what, fix="leave the weights out, or use a loss of nnrun", at=("loss",))

@@ -7,25 +7,25 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from nnrun.data.augment import Augmentation
+from nnrun.data.prepare import Prepared
 from nnrun.errors import SpecError
 from nnrun.spec.base import Location
 from nnrun.spec.experiment import Experiment
+from nnrun.training.evaluate import ROWS_AT_ONCE
 from nnrun.training.loop import Plan, State, batches_per_epoch, stream_seed
 from nnrun.training.schedules import Plateau, warmed_up
 
 
-def make_plan(spec: Experiment, row_numbers: Tensor, shape: tuple[int, ...], model: nn.Module) -> tuple[Plan, Plateau | None]:
-    """Return the plan of a resolved spec for the training rows with these numbers in the dataset, and a schedule that follows a figure.
-
-    Args:
-        shape: of one prepared row.
+def make_plan(spec: Experiment, data: Prepared, model: nn.Module) -> tuple[Plan, Plateau | None]:
+    """Return the plan of a resolved spec for its prepared data, and a schedule that follows a figure.
 
     Raises:
         SpecError: the rows are no pictures to augment; the batches leave nothing to train on, or leave one row to a layer that needs two.
     """
+    row_numbers = data.row_numbers["train"]
     rows = len(row_numbers)
     size = rows if spec.batch_size == "all" else spec.batch_size
     steps = batches_per_epoch(rows, size, drop_last=spec.drop_last)
@@ -38,6 +38,7 @@ def make_plan(spec: Experiment, row_numbers: Tensor, shape: tuple[int, ...], mod
     schedule: Any = spec.schedule.build(max(spec.epochs - spec.warmup_epochs, 1.0))
     plateau = schedule if isinstance(schedule, Plateau) else None
     factor = (lambda epoch: schedule.factor) if plateau else schedule
+    augment = _augmentation(spec, data) if spec.augment else None
     plan = Plan(
         seed=spec.seed,
         epochs=spec.epochs,
@@ -51,9 +52,16 @@ def make_plan(spec: Experiment, row_numbers: Tensor, shape: tuple[int, ...], mod
         accumulate=spec.accumulate_batches,
         clip_grad_norm=spec.clip_grad_norm,
         precision=spec.precision,
-        augment=Augmentation(spec.augment, shape, partial(stream_seed, spec.seed, "augment")) if spec.augment else None,
+        augment=augment,
+        two_targets=augment is not None and augment.two_targets,
     )
     return plan, plateau
+
+
+def _augmentation(spec: Experiment, data: Prepared) -> Augmentation:
+    key = partial(stream_seed, spec.seed, "augment")
+    some = data.parts["train"].x[:ROWS_AT_ONCE]
+    return Augmentation(spec.augment, some, key, data.row_numbers["train"], classes=bool(data.task.classes))
 
 
 def first_state(spec: Experiment, model: nn.Module, device: torch.device) -> State:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 import pytest
 import torch
@@ -93,11 +94,15 @@ def test_training_from_a_source(window: int, changes: dict[str, object], first: 
     assert all(map(torch.equal, trained(Held(x), y, first, **changes), trained(x, y, **changes)))
 
 
-def test_augmented_rows_keep_their_numbers(window: int):
-    """What is done to a row depends on its number in the dataset, wherever it is gathered from."""
-    x, y, numbers = table().nan_to_num(0.0) / 100, torch.arange(ROWS) % 3, torch.arange(ROWS).flip(0)
-    augment = {"augment": lambda x, rows, epoch: x * (1 + rows[:, None] % 5 + epoch), "row_numbers": numbers}
-    assert all(map(torch.equal, trained(Held(x), y, **augment), trained(x, y, **augment)))
+def test_augmented_rows_know_their_place(window: int):
+    """What is done to a row depends on where it stands in the data, and may use another row, wherever they are gathered from."""
+
+    def augment(data: Any, batch: tuple[Tensor, ...], places: Tensor, epoch: int) -> tuple[Tensor, ...]:
+        assert torch.equal(batch[0], data[0][places])
+        return batch[0] * (1 + places[:, None] % 5 + epoch) + data[0][(places * 7 + epoch) % ROWS], *batch[1:]
+
+    x, y = table().nan_to_num(0.0) / 100, torch.arange(ROWS) % 3
+    assert all(map(torch.equal, trained(Held(x), y, augment=augment), trained(x, y, augment=augment)))
 
 
 def test_windows_are_bounded_and_gathered_ahead(monkeypatch: pytest.MonkeyPatch):

@@ -190,18 +190,17 @@ def test_one_batch_with_rows_left_out_is_another_batch_each_epoch():
 
 @pytest.mark.parametrize("changes", [{}, {"shuffle": False}, {"batch_size": 11}, {"drop_last": True}, {"accumulate": 2}])
 def test_augment_is_told_the_rows_and_the_epoch(changes: dict[str, Any]):
-    """Each batch comes with the numbers that its rows have in the dataset; what comes back is what is trained on."""
-    numbers = torch.arange(11) * 7 + 2
+    """Each batch comes with the places that its rows have in the data; what comes back is what is trained on."""
     seen: list[int] = []
 
-    def augment(x: torch.Tensor, rows: torch.Tensor, epoch: int) -> torch.Tensor:
-        assert torch.equal(x, X[(rows - 2) // 7])
+    def augment(data: Any, batch: tuple[torch.Tensor, ...], places: torch.Tensor, epoch: int) -> tuple[torch.Tensor, ...]:
+        assert all(torch.equal(one, whole[places]) for one, whole in zip(batch, data, strict=True))
         seen.append(epoch)
-        return -x
+        return -batch[0], batch[1]
 
     ours, theirs = state(), state()
-    epochs = [moment.epoch for moment in train(ours, nn.MSELoss(), (X, Y), plan(row_numbers=numbers, augment=augment, **changes))]
-    for _ in train(theirs, nn.MSELoss(), (-X, Y), plan(row_numbers=numbers, **changes)):
+    epochs = [moment.epoch for moment in train(ours, nn.MSELoss(), (X, Y), plan(augment=augment, **changes))]
+    for _ in train(theirs, nn.MSELoss(), (-X, Y), plan(**changes)):
         pass
     assert same(weights(ours), weights(theirs))
     assert sorted(set(seen)) == epochs == [1, 2, 3, 4]
