@@ -115,11 +115,15 @@ def try_report(run: Run) -> Path | None:
     try:
         from nnrun.report.write import write_report
 
-        return write_report(run.folder, data=run.data, device=str(run.device))
+        page = write_report(run.folder, data=run.data, device=str(run.device))
     except Exception as error:  # noqa: BLE001 (no fault of a plot may fail a run that has succeeded; `nnrun report` shows it in full)
         what = error.faults[0].what if isinstance(error, NnrunError) else f"{type(error).__name__}: {error}"
         say(f"note: there is no report, though the run is whole: {what}; `nnrun report {shlex.quote(str(run.folder))}` tries again")
         return None
+    run.trackers.tell("report", page)
+    for note in run.trackers.notes():
+        say(f"note: {note}")
+    return page
 
 
 def print_comparison(found: dict[str, Any]) -> None:

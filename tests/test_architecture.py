@@ -16,7 +16,7 @@ FLOORS = [
     {"errors", "registry", "lazy", "machine", "plugins"},
     {"spec"},
     {"data", "model", "training"},
-    {"check", "runs", "builtin", "catalog", "init"},
+    {"check", "runs", "tracking", "builtin", "catalog", "init"},
     {"outcome"},
     {"run", "trained"},
     {"compare", "folds"},
