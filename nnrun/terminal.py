@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from nnrun import actions
 from nnrun.errors import EnvironmentFault, NnrunError, not_writable
 from nnrun.plugins import fault_in_plugin
 from nnrun.report import words
@@ -62,6 +63,8 @@ def user_errors() -> Iterator[None]:
 def _told(error: NnrunError) -> typer.Exit:
     """Print the error, and return what ends the program with its code."""
     say(str(error))
+    for line in actions.of_faults(error.faults) if actions.listening() else ():
+        say(line)
     return typer.Exit(error.exit_code)
 
 
@@ -153,6 +156,12 @@ def _text(value: Any) -> str:
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def annotate(report: Report) -> None:
+    """Show a check's findings in GitHub Actions, if that is where this runs."""
+    for one in report.advice if actions.listening() else ():
+        say(actions.annotation(one.severity, one.rule.name, one.finding.evidence, one.finding.fix, one.place))
 
 
 def show_report(report: Report) -> None:
