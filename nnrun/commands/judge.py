@@ -122,7 +122,7 @@ def compare(
 
 
 def report(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.", autocompletion=complete.runs)],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, or one of folds.", autocompletion=complete.runs)],
     plugin: Plugins = None,
     device: Device = None,
     data_dir: DataDir = None,
@@ -131,6 +131,11 @@ def report(
     with user_errors():
         use_data_dir(data_dir)
         register_parts(plugin)
+        if (run / "fold-1").is_dir():
+            from nnrun.report.folds import write_folds_report
+
+            print(write_folds_report(run))
+            return
         from nnrun.report.write import write_report
 
         print(write_report(run, device=device or "auto"))

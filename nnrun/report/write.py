@@ -71,14 +71,19 @@ def write_report(folder: Path | str, *, data: Prepared | None = None, device: st
     found = read_run(folder, data, device)
     with drawing():
         plots, table = draw(found)
+    commit(folder / TABLE, csv_of(found.rows).encode())
+    return commit_page(folder, page(found.net, found.rows, found.summary, found.config, found.part, plots, table), plots)
+
+
+def commit_page(folder: Path, page: str, plots: list[Plot]) -> Path:
+    """Write a page and its plots into a folder, and return the path of the page."""
     try:
         (folder / PLOTS).mkdir(exist_ok=True)
         for plot in plots:
             (folder / PLOTS / f"{plot.name}.png").write_bytes(plot.png)
     except OSError as error:
         raise not_writable(folder / PLOTS, error) from None
-    commit(folder / TABLE, csv_of(found.rows).encode())
-    commit(folder / PAGE, page(found.net, found.rows, found.summary, found.config, found.part, plots, table).encode())
+    commit(folder / PAGE, page.encode())
     return folder / PAGE
 
 
