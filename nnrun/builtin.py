@@ -11,6 +11,8 @@ from nnrun.data import datasets as datasets
 from nnrun.data import preprocess as preprocess
 from nnrun.data import split as split
 from nnrun.model import layers as layers
+from nnrun.tracking import mlflow as mlflow
+from nnrun.tracking import tensorboard as tensorboard
 from nnrun.training import losses as losses
 from nnrun.training import metrics as metrics
 from nnrun.training import optimizers as optimizers

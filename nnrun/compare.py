@@ -16,6 +16,7 @@ from nnrun.errors import InputError, NnrunError
 from nnrun.registry import METRICS
 from nnrun.runs.checkpoint import read_header
 from nnrun.runs.folder import checkpoint_file
+from nnrun.tracking.tracker import flat
 
 UNTOLD = ("name",)
 """Keys of a config that are no difference between two experiments."""
@@ -75,17 +76,10 @@ def _higher_is_better(metric: str) -> bool:
 
 def differences(configs: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
     """Return dotted key → its value in each config, in their order, for keys that are not the same in all; None where it is missing."""
-    flat = [_flat(config) for config in configs]
-    keys = list(dict.fromkeys(key for one in flat for key in one))
-    values = {key: [one.get(key) for one in flat] for key in keys if key not in UNTOLD}
+    told = [flat(config) for config in configs]
+    keys = list(dict.fromkeys(key for one in told for key in one))
+    values = {key: [one.get(key) for one in told] for key in keys if key not in UNTOLD}
     return {key: found for key, found in values.items() if any(value != found[0] for value in found)}
-
-
-def _flat(config: Mapping[str, Any], before: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in config.items():
-        found |= _flat(value, f"{before}{key}.") if isinstance(value, dict) else {f"{before}{key}": value}
-    return found
 
 
 def _paired(paths: Sequence[Path], facts: Sequence[Mapping[str, Any]], metric: str) -> dict[str, Any]:

@@ -64,6 +64,7 @@ CONTRACTS: dict[str, tuple[int, str, dict[str, Any]]] = {
             "severity": ("error", "warning", "note"),
         },
     ),
+    "trackers": (0, "takes keyword-only arguments alone, and returns a Tracker", {}),
 }
 """Kind → how many arguments nnrun supplies, what a builder is, and each trait with its values."""
 NEEDED = {"losses": ("scores",), "metrics": ("task", "better"), "rules": ("on", "severity")}

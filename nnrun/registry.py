@@ -139,9 +139,11 @@ OPTIMIZERS = Registry("optimizers", "optimizer")
 SCHEDULES = Registry("schedules", "schedule")
 METRICS = Registry("metrics", "metric")
 RULES = Registry("rules", "rule")
+TRACKERS = Registry("trackers", "tracker")
 
 KINDS: dict[str, Registry] = {
-    registry.kind: registry for registry in (DATASETS, SPLITS, PREPROCESS, AUGMENT, LAYERS, LOSSES, OPTIMIZERS, SCHEDULES, METRICS, RULES)
+    registry.kind: registry
+    for registry in (DATASETS, SPLITS, PREPROCESS, AUGMENT, LAYERS, LOSSES, OPTIMIZERS, SCHEDULES, METRICS, RULES, TRACKERS)
 }
 
 

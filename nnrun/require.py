@@ -20,6 +20,13 @@ class Requirement:
     sign: str
     bound: float
 
+    def __str__(self) -> str:
+        return f"{self.name}{self.sign}{self.bound:g}"
+
+    def holds(self, figures: Mapping[str, float]) -> bool:
+        """Whether the figures keep the bound; nan keeps none."""
+        return bool(COMPARE[self.sign](figures[self.name], self.bound))
+
     @classmethod
     def of(cls, text: str) -> Requirement:
         """Return the requirement that a text such as `accuracy>=0.95` states.
@@ -49,12 +56,12 @@ def refuse_unscored(requirements: Sequence[Requirement], names: Sequence[str]) -
 
 
 def require(requirements: Sequence[Requirement], figures: Mapping[str, float]) -> None:
-    """Raise unless every requirement holds, telling all that fail; nan fulfils none."""
+    """Raise unless every requirement holds, telling all that fail."""
     missed = []
     for one in requirements:
         value = figures[one.name]
-        if not COMPARE[one.sign](value, one.bound):
-            what = f"{one.name} is {value:.6g}, and {one.name}{one.sign}{one.bound:g} was required"
+        if not one.holds(figures):
+            what = f"{one.name} is {value:.6g}, and {one} was required"
             missed.append(Fault(f"{what}: it fails by {abs(value - one.bound):.3g}", "train a better network, or require less"))
     if missed:
         raise RequirementError(missed)

@@ -36,6 +36,7 @@ from nnrun.runs.signals import Signals
 from nnrun.spec.experiment import Experiment, foreign_parts, plain
 from nnrun.spec.source import Source
 from nnrun.spec.writer import dump_spec
+from nnrun.tracking.tracker import Begun, Trackers
 from nnrun.training.device import choose_device, choose_threads
 from nnrun.training.loop import Moment, train
 from nnrun.training.loss_modules import training_loss
@@ -76,6 +77,7 @@ class Run:
 
     def __init__(self, spec: Experiment) -> None:
         started = time.perf_counter()
+        self.trackers = Trackers(spec.track)
         self.device = choose_device(spec.device)
         self.data = prepare(spec, self.device)
         self.spec = resolve(spec, self.data)
@@ -130,7 +132,7 @@ class Run:
             return
         path = self.spec.dataset.arguments().get("path")
         data = f"dataset {self.spec.dataset.entry.name!r}" + (f" ({path})" if path else "")
-        refuse_changes(stored, plain(self.spec), self.data.digests, allow_change, data)
+        refuse_changes(stored, self._learned_by(), self.data.digests, allow_change, data)
         restore(stored, self.state, self.progress, self.device)
         self.health.restore(stored.facts["resume"].get("health", ()))
         different = not_bitwise(stored, self._facts())
@@ -156,7 +158,13 @@ class Run:
             self.summary = json.loads(summary.read_text("utf-8"))
             self.lock.release()
             return
-        signals = signals or Signals()
+        try:
+            yield from self._train(signals or Signals())
+        except NnrunError as error:
+            self.trackers.tell("stopped", error)
+            raise
+
+    def _train(self, signals: Signals) -> Iterator[Record]:
         signals.training = True
         part, encode, began = self.data.parts["train"], self.network.head.encode, time.perf_counter()
         target = Applied(encode, part.y) if isinstance(part.x, RowSource) else encode(part.y)
@@ -164,15 +172,18 @@ class Run:
         loss_fn = training_loss(self.network.loss_fn, self.plan, weighted=self.weight is not None)
         self._saved_at, self._saving, before = began, 0.0, began
         with Metrics(self.folder / "metrics.jsonl", keep=self.state.epoch) as metrics:
-            self.health.remember(map(json.loads, metrics.kept))
+            kept = [json.loads(row) for row in metrics.kept]
+            self.health.remember(kept)
+            self.trackers.tell("start", Begun(self.folder, plain(self.spec), self.rows, kept))
             moments = train(self.state, loss_fn, data, self.plan, due=self._due(signals))
             for moment in moments if not self.finished else ():
                 if moment.finished:
                     record = self._record(moment, before)
                     metrics.add(record.row())
+                    self.trackers.tell("record", record.row())
                     self.progress.judge(record)
-                    if said := self.health.look(record, self.state, last=self.finished):
-                        record = replace(record, notes=tuple(map(str, said)))
+                    said = [*map(str, self.health.look(record, self.state, last=self.finished)), *self.trackers.notes()]
+                    record = replace(record, notes=tuple(said)) if said else record
                 if signals.wish or self._time_to_save(moment):
                     self._save(metrics)
                     signals.save = False
@@ -252,7 +263,7 @@ class Run:
         """What a checkpoint says beside its tensors; nothing that differs between two equal runs."""
         data = self.data
         return {
-            "spec": plain(self.spec),
+            "spec": self._learned_by(),
             "task": {"targets": list(data.task.targets), "classes": list(data.task.classes)},
             "columns": [column.facts() for column in data.raw_columns],
             "layer_names": [name for name, _ in self.network.model.named_children()],
@@ -265,6 +276,10 @@ class Run:
             "threads": self.threads,
             **({"plugins": self.plugins} if self.plugins else {}),
         }
+
+    def _learned_by(self) -> dict[str, Any]:
+        """Return the config as far as the network depends on it: who is told of a run is no part of its checkpoints."""
+        return {key: value for key, value in plain(self.spec).items() if key != "track"}
 
     def _finish(self) -> None:
         """Score the best weights on every part, and write summary.json."""
@@ -290,6 +305,8 @@ class Run:
             "seconds": {name: round(seconds, 3) for name, seconds in self.seconds.items()},
         }
         commit(self.folder / "summary.json", (strict_json(self.summary, indent=2) + "\n").encode())
+        self.trackers.tell("end", self.summary)
+        self.notes = [*self.notes, *self.trackers.notes()]  # no part of the summary: the run is what it is without them
         self.lock.release()
 
 

@@ -9,7 +9,7 @@ import json as jsonlib
 import os
 import shlex
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import chain
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from nnrun import actions
 from nnrun.errors import EnvironmentFault, NnrunError, not_writable
 from nnrun.plugins import fault_in_plugin
 from nnrun.report import words
@@ -62,6 +63,8 @@ def user_errors() -> Iterator[None]:
 def _told(error: NnrunError) -> typer.Exit:
     """Print the error, and return what ends the program with its code."""
     say(str(error))
+    for line in actions.of_faults(error.faults) if actions.listening() else ():
+        say(line)
     return typer.Exit(error.exit_code)
 
 
@@ -112,13 +115,38 @@ def say_next(folder: Path, report: Path | None) -> None:
 
 def try_report(run: Run) -> Path | None:
     """Draw the report of a finished run and return its page. Whatever goes wrong there is a note: the run itself is whole, and on disk."""
-    try:
+
+    def draw() -> Path:
         from nnrun.report.write import write_report
 
         return write_report(run.folder, data=run.data, device=str(run.device))
+
+    page = _tried(draw, run.folder)
+    if page is None:
+        return None
+    run.trackers.tell("report", page)
+    for note in run.trackers.notes():
+        say(f"note: {note}")
+    return page
+
+
+def try_folds_report(folder: Path) -> Path | None:
+    """Draw the report of a finished cross-validation and return its page; a fault is a note."""
+
+    def draw() -> Path:
+        from nnrun.report.folds import write_folds_report
+
+        return write_folds_report(folder)
+
+    return _tried(draw, folder)
+
+
+def _tried(draw: Callable[[], Path], folder: Path) -> Path | None:
+    try:
+        return draw()
     except Exception as error:  # noqa: BLE001 (no fault of a plot may fail a run that has succeeded; `nnrun report` shows it in full)
         what = error.faults[0].what if isinstance(error, NnrunError) else f"{type(error).__name__}: {error}"
-        say(f"note: there is no report, though the run is whole: {what}; `nnrun report {shlex.quote(str(run.folder))}` tries again")
+        say(f"note: there is no report, though the run is whole: {what}; `nnrun report {shlex.quote(str(folder))}` tries again")
         return None
 
 
@@ -149,6 +177,12 @@ def _text(value: Any) -> str:
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def annotate(report: Report) -> None:
+    """Show a check's findings in GitHub Actions, if that is where this runs."""
+    for one in report.advice if actions.listening() else ():
+        say(actions.annotation(one.severity, one.rule.name, one.finding.evidence, one.finding.fix, one.place))
 
 
 def show_report(report: Report) -> None:

@@ -2,13 +2,15 @@
 
 net = load("runs/iris")
 net.evaluate("test")                     # the same figures as the run's summary, to the bit on the same machine
-net.predict(x)                           # raw rows (N, ...), prepared as the training rows were
+net.predict(frame).values                # rows in memory, or files, prepared as the training rows were
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +21,7 @@ import nnrun.builtin  # noqa: F401 (fills the registries)
 from nnrun.data.categories import fills
 from nnrun.data.columns import Column
 from nnrun.data.dataset import Rows, Task
+from nnrun.data.given import inputs_of
 from nnrun.data.inputs import Inputs, Wanted, in_batches, read_inputs, read_scored, stream_inputs
 from nnrun.data.prepare import Prepared, prepare
 from nnrun.data.preprocess import apply_steps, columns_after
@@ -43,8 +46,8 @@ class Predictions:
 
     Args:
         rows: row numbers counted from 0, or names of pictures.
-        predicted: class numbers (N,), or numbers (N, T).
-        shares: the probability of each class (N, K) in the order of `task.classes`, or None when none were asked for.
+        predicted: class numbers (N,), or numbers (N, T) in the unit of the target.
+        shares: the probability of each class (N, K) in the order of `classes`; None for numbers, or when none were asked for.
         notes: what the user should know.
     """
 
@@ -55,14 +58,19 @@ class Predictions:
     notes: list[str]
 
     @property
-    def values(self) -> list[str] | list[list[float]]:
-        """Class names (N), or numbers (N, T)."""
-        made: list[Any] = self.predicted.tolist()
-        return [self.task.classes[k] for k in made] if self.task.classes else made
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes, in the order of the probabilities; empty when numbers are predicted."""
+        return self.task.classes
+
+    @property
+    def values(self) -> list[Any]:
+        """The name of a class for each row, or a number, or where there are several targets a list of them; in the target's own unit."""
+        made = self.predicted.tolist()
+        return [self.classes[k] for k in made] if self.classes else made if len(self.task.targets) > 1 else [one for (one,) in made]
 
     @property
     def probabilities(self) -> list[list[float]] | None:
-        """The probability of each class (N, K); None when none were asked for."""
+        """The probability of each class (N, K); None for numbers, or when none were asked for."""
         return None if self.shares is None else self.shares.tolist()
 
     def frame(self, top: int = 0) -> polars.DataFrame:
@@ -129,7 +137,7 @@ class Trained:
         """Return raw rows (N, ...) as the network wants them, on its device."""
         return apply_steps(self.spec.preprocess, self.fitted, x, self.columns).contiguous().to(self.device)
 
-    @property
+    @cached_property
     def columns(self) -> tuple[Column, ...]:
         """The input columns of the table that the network was trained on; empty for pictures and arrays."""
         return tuple(map(Column.of, self.facts["columns"]))
@@ -176,11 +184,18 @@ class Trained:
         name, rows = [(name, rows) for name, rows in self.prepare().parts.items() if len(rows)][-1]
         return name, self.network.scored(self.network.outputs(rows.x), rows.y)
 
+    def baselines(self, part: str) -> dict[str, Any]:
+        """Return what the run's summary says there is to beat on a part: name → its metrics; {} where it says nothing."""
+        file = self.path.parent / "summary.json"
+        summary = json.loads(file.read_text("utf-8")) if file.is_file() else {}
+        found: dict[str, Any] = summary.get("baselines", {}) if part in summary.get("intervals", {}) else {}
+        return found
+
     def read(self, paths: Sequence[str]) -> Inputs:
         """Return the inputs in files, as raw rows of the kind that the network was trained on."""
         return read_inputs(list(paths), self.wanted)
 
-    @property
+    @cached_property
     def wanted(self) -> Wanted:
         """What a raw row looked like in training."""
         facts, dataset = self.facts, self.spec.dataset
@@ -190,17 +205,23 @@ class Trained:
 
     def stream(self, paths: Sequence[str], *, probabilities: bool = False) -> Iterator[Predictions]:
         """Yield the predictions of `predict` for the rows in files, some at a time, in their order."""
+        if probabilities and not self.task.classes:
+            raise InputError("--proba needs classes, and this network predicts numbers", fix="leave --proba out")
         for inputs in in_batches(stream_inputs(list(paths), self.wanted), ROWS_AT_ONCE):
             yield self.predict(inputs, probabilities=probabilities)
 
-    def predict(self, inputs: Inputs, *, probabilities: bool = False) -> Predictions:
-        """Return one prediction for each row.
+    def predict(self, rows: Any, *, probabilities: bool = True) -> Predictions:
+        """Return one prediction for each row, in their order.
+
+        Args:
+            rows: raw, as the dataset has them: an array or a tensor (N, ...), a frame of polars or pandas, mappings from column to value or
+                one of them, paths of tables, pictures and folders or one of them, or what `read` gave.
+            probabilities: whether classes come with theirs.
 
         Raises:
-            InputError: probabilities were asked for, and the network predicts numbers.
+            DataError: they are none of these, or not what the network wants.
         """
-        if probabilities and not self.task.classes:
-            raise InputError("--proba needs classes, and this network predicts numbers", fix="leave --proba out")
+        inputs, probabilities = inputs_of(rows, self.wanted), probabilities and bool(self.task.classes)
         head, notes = self.network.head, list(inputs.notes)
         output_NK = self.network.outputs(self.prepared(inputs.x))
         shares = head.probabilities(output_NK) if probabilities else None

@@ -109,3 +109,54 @@ def test_what_cannot_be_folded_is_told(call: Call, config: Path, arguments: list
     done = call("train", "it.yaml", *arguments)
     assert done.exit_code == 2
     assert told in done.stderr
+
+
+def test_the_report_of_folds(call: Call, tmp_path: Path, config: Path):
+    """One page in the folder of folds: each fold, mean and deviation, the confusion of all rows; `report` draws it again to the byte."""
+    done = call("train", "it.yaml", "--folds", "3", "--out", "all", "--report")
+    assert done.exit_code == 0, done.stderr
+    assert done.stdout == "all\n"
+    assert "\nreport: all/report.html\n" in done.stderr
+    page = (tmp_path / "all" / "report.html").read_text()
+    summary = json.loads((tmp_path / "all" / "summary.json").read_text())
+    over, pooled = summary["metrics"]["test"]["accuracy"], summary["out_of_fold"]["accuracy"]
+    assert f'<p class="headline">accuracy {over["mean"]:.4g} ± {over["deviation"]:.2g} over 3 folds</p>' in page
+    assert page.count("<tr><td>setosa</td><td>50</td>") == 1
+    rows = [line for line in page.splitlines() if line.startswith(("<tr><td>1</td>", "<tr><td>2</td>", "<tr><td>3</td>"))]
+    for line, value in zip(rows, over["values"], strict=True):
+        assert (
+            f"<td>50</td><td>3</td><td>{summary['metrics']['test']['loss']['values'][rows.index(line)]:.4f}</td><td>{value:.4f}</td>"
+            in line
+        )
+    assert f"<td>{pooled:.4f}</td></tr>" in page
+    assert "Confusion matrix, out of fold" in page
+    assert sorted(file.name for file in (tmp_path / "all" / "plots").iterdir())[0] == "confusion.png"
+    assert not (tmp_path / "all" / "fold-1" / "report.html").exists()
+    assert call("report", "all").stdout == "all/report.html\n"
+    assert (tmp_path / "all" / "report.html").read_text() == page
+    assert call("report", "all/fold-2").exit_code == 0
+    call("report", "all")
+    assert '<a href="fold-2/report.html">2</a>' in (tmp_path / "all" / "report.html").read_text()
+
+
+def test_no_report_of_folds(call: Call, tmp_path: Path, config: Path):
+    """When none is wanted; and folds that are not finished have none."""
+    assert call("train", "it.yaml", "--folds", "3", "--out", "all", "-q", "--no-report").exit_code == 0
+    assert not (tmp_path / "all" / "report.html").exists()
+    (tmp_path / "all" / "summary.json").unlink()
+    done = call("report", "all")
+    assert (done.exit_code, done.stderr) == (
+        2,
+        "error: the folds in all are not finished\nfix: go on with them: nnrun train CONFIG --folds K --out all --resume\n",
+    )
+
+
+def test_the_report_of_folds_of_numbers(call: Call, tmp_path: Path):
+    """Several targets, in their own units, whose names could be taken for others of the table."""
+    (tmp_path / "t.csv").write_text("a,row,<b>\n" + "".join(f"{row % 7},{10 * (row % 7)},{row % 7 - 3}\n" for row in range(40)))
+    (tmp_path / "it.yaml").write_text("dataset: {csv: t.csv, target: [row, <b>], task: numbers}\nepochs: 2\n")
+    done = call("train", "it.yaml", "--folds", "4", "--out", "all", "--report")
+    assert "\nreport: all/report.html\n" in done.stderr, done.stderr
+    page = (tmp_path / "all" / "report.html").read_text()
+    assert "Predicted against true, out of fold" in page
+    assert "Residuals, out of fold" in page

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from nnrun import complete
+from nnrun import actions, complete
 from nnrun.commands.options import (
     CheckpointPath,
     Config,
@@ -24,7 +24,7 @@ from nnrun.errors import InputError
 from nnrun.report.words import between
 from nnrun.require import Requirement, refuse_unscored
 from nnrun.require import require as check_required
-from nnrun.terminal import print_comparison, say, show_report, user_errors
+from nnrun.terminal import annotate, print_comparison, say, show_report, user_errors
 
 
 def check(
@@ -44,6 +44,7 @@ def check(
         from nnrun.spec.reader import read_spec
 
         report = examine(*read_spec(config, set_ or (), device=device), fast=fast)
+        annotate(report)
         if json:
             from nnrun.runs.folder import strict_json
 
@@ -60,6 +61,7 @@ def evaluate(
     require: Annotated[
         list[str] | None, typer.Option(help="Exit with 5 unless it holds: --require 'accuracy>=0.95'.", show_default=False)
     ] = None,
+    summary: Annotated[bool, typer.Option("--summary", help="Append a table to the summary of this step of GitHub Actions.")] = False,
     plugin: Plugins = None,
     device: Device = None,
     data_dir: DataDir = None,
@@ -70,6 +72,7 @@ def evaluate(
         if split not in ("train", "val", "test"):
             raise InputError(f"--split {split} is not a part", fix="write train, val or test")
         requirements = [Requirement.of(text) for text in require or ()]
+        appended = actions.summary_file() if summary else None
         use_data_dir(data_dir)
         register_parts(plugin)
         from nnrun.trained import load
@@ -89,6 +92,11 @@ def evaluate(
             print(strict_json(told | {"metrics": figures, "intervals": intervals}))
         else:
             print("\n".join(f"{name}\t{value:.6g}\t{between(intervals[name])}" for name, value in figures.items()))
+        if appended:
+            heading = f"{net.spec.name}: {data or split}"
+            beside = {} if data else net.baselines(split)
+            text = actions.scores(heading, len(rows), net.path, figures, intervals, beside, requirements)
+            actions.append_summary(appended, text)
         check_required(requirements, figures)
 
 
@@ -114,7 +122,7 @@ def compare(
 
 
 def report(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.", autocompletion=complete.runs)],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, or one of folds.", autocompletion=complete.runs)],
     plugin: Plugins = None,
     device: Device = None,
     data_dir: DataDir = None,
@@ -123,6 +131,11 @@ def report(
     with user_errors():
         use_data_dir(data_dir)
         register_parts(plugin)
+        if (run / "fold-1").is_dir():
+            from nnrun.report.folds import write_folds_report
+
+            print(write_folds_report(run))
+            return
         from nnrun.report.write import write_report
 
         print(write_report(run, device=device or "auto"))

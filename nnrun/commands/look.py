@@ -50,7 +50,7 @@ def list_(
     kind: Annotated[
         str | None,
         typer.Argument(
-            help="datasets, splits, preprocess, augment, layers, losses, optimizers, schedules, metrics, rules.",
+            help="datasets, splits, preprocess, augment, layers, losses, optimizers, schedules, metrics, rules, trackers.",
             autocompletion=complete.kinds,
         ),
     ] = None,

@@ -11,7 +11,7 @@ from nnrun.commands.options import Config, DataDir, Device, Json, Overrides, Plu
 from nnrun.errors import CheckpointError
 from nnrun.live import show_training
 from nnrun.runs.signals import Signals
-from nnrun.terminal import say, say_next, say_summary, try_report, user_errors
+from nnrun.terminal import say, say_next, say_summary, try_folds_report, try_report, user_errors
 
 if TYPE_CHECKING:
     from nnrun.folds import Folds
@@ -50,7 +50,7 @@ def train(
             from nnrun.folds import Folds
 
             several = Folds(spec, source, folds, out=out, resume=resume, allow_change=allow_change or ())
-            _train_folds(several, signals, json=json, quiet=quiet)
+            _train_folds(several, signals, json=json, quiet=quiet, report=report)
             return
         from nnrun.run import open_run
 
@@ -66,7 +66,7 @@ def train(
             say_next(run.folder, page)
 
 
-def _train_folds(folds: Folds, signals: Signals, *, json: bool, quiet: bool) -> None:
+def _train_folds(folds: Folds, signals: Signals, *, json: bool, quiet: bool, report: bool) -> None:
     """Train the run of each fold, and print the folder of them all, or their figures."""
     from nnrun.folds import told
     from nnrun.runs.folder import strict_json
@@ -75,7 +75,10 @@ def _train_folds(folds: Folds, signals: Signals, *, json: bool, quiet: bool) -> 
         show_training(run, folds.train(run, signals), f"fold {number}/{folds.count}", quiet=quiet)
     for line in told(folds.summary) if not quiet else ():
         say(line)
-    print(strict_json(folds.summary) if json else folds.folder)
+    print(strict_json(folds.summary) if json else folds.folder, flush=True)
+    page = try_folds_report(folds.folder) if report else None
+    if page and not quiet:
+        say(f"report: {page}")
 
 
 def _refuse_without_plugins(out: Path) -> None:

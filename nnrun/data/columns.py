@@ -24,6 +24,7 @@ from nnrun.lazy import torch
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
+    import polars
     from torch import Tensor
 
     Numbers = npt.NDArray[np.float64]
@@ -110,9 +111,10 @@ def raw_rows(table: Table, columns: Sequence[Column], fix: str = "") -> npt.NDAr
 
     x_ND = np.empty((len(table), len(columns)), np.float32)
     faults: list[Fault] = []
-    cells = []
+    dates = dict.fromkeys(column.name for column in columns if column.kind == "date")
+    cells, times = [], {name: _times(table, name) for name in dates}
     for number, column in enumerate(columns):
-        values, fault = _values(table, column, fix)
+        values, fault = _values(table, column, fix, times)
         with np.errstate(over="ignore"):
             cells.append(values.astype(np.float32))
         if fault is not None and not any(column.name == other.name for other in columns[:number]):
@@ -229,9 +231,30 @@ def _column(look: Look, kind: str) -> list[Column]:
     return [Column(name)]
 
 
-def _values(table: Table, column: Column, fix: str) -> tuple[Numbers, Fault | None]:
-    """Return the cells of a column as numbers, NaN for a missing one, and the fault of those that cannot be."""
+def _times(table: Table, name: str) -> tuple[polars.Series, RowNumbers]:
+    """Return the dates of a column as moments, and the rows of what is none."""
+    import polars
+
+    texts = table.texts(name) if table.frame[name].dtype == polars.String else table.frame[name]
+    times = moments(texts)
+    return times, _lost(texts, times)
+
+
+def _lost(texts: polars.Series, values: polars.Series) -> RowNumbers:
+    """Return the rows in which there is a text, and no value was made of it."""
     import numpy as np
+
+    if values.null_count() == texts.null_count():
+        return np.empty(0, np.intp)
+    return np.flatnonzero((values.is_null() & texts.is_not_null()).to_numpy())
+
+
+def _values(table: Table, column: Column, fix: str, times: Mapping[str, tuple[polars.Series, RowNumbers]]) -> tuple[Numbers, Fault | None]:
+    """Return the cells of a column as numbers, NaN for a missing one, and the fault of those that cannot be.
+
+    Args:
+        times: the moments of each column of dates, which its parts share.
+    """
     import polars
 
     name = column.name
@@ -239,20 +262,17 @@ def _values(table: Table, column: Column, fix: str) -> tuple[Numbers, Fault | No
         values, bad = table.numbers(name)
         return values, table.not_a_number(name, bad, fix=fix or _mend(len(bad), len(table))) if len(bad) else None
     if column.kind == "date":
-        series = table.frame[name]
-        texts = table.texts(name) if series.dtype == polars.String else series
-        times = moments(texts)
-        values = getattr(times.dt, column.part)().cast(polars.Float64).to_numpy()
-        wrong = np.flatnonzero((times.is_null() & texts.is_not_null()).to_numpy())
+        moment, wrong = times[name]
+        values = getattr(moment.dt, column.part)().cast(polars.Float64).to_numpy()
         why, fix = "is not a date", "write it like 2026-01-31 or 2026-01-31 12:00"
     else:
         texts = table.texts(name) if column.kind == "category" else table.texts(name).str.to_lowercase()
         codes = texts.cast(polars.Enum(column.levels), strict=False)
         values = codes.to_physical().cast(polars.Float64).to_numpy()
-        unknown = (codes.is_null() & texts.is_not_null()).to_numpy()
-        if column.other:
-            values = np.where(unknown, -1.0, values)
-        wrong = np.flatnonzero(unknown) if not column.other else np.empty(0, np.intp)
+        wrong = _lost(texts, codes)
+        if column.other and len(wrong):
+            values = values.copy()
+            values[wrong], wrong = -1.0, wrong[:0]
         why = "is a category that no training row has" if column.kind == "category" else "is neither true nor false"
         fix = f"it knows {listed(column.levels)}" + ("; or train with `one_hot: {unknown: other}`" if column.kind == "category" else "")
     if not len(wrong):

@@ -108,7 +108,7 @@ def stream_inputs(paths: Sequence[str], wanted: Wanted) -> Iterator[Inputs]:
         for one in _read(path, wanted):
             counted = range(rows, rows + len(one.x)) if isinstance(one.labels, range) else one.labels
             labels = [f"{path}:{label}" for label in counted] if len(paths) > 1 else counted
-            yield Inputs(_typed(one.x, path, wanted.as_bytes), labels, one.notes)
+            yield Inputs(typed(one.x, path, wanted.as_bytes), labels, one.notes)
             rows += len(one.x)
 
 
@@ -138,7 +138,7 @@ def read_scored(path: str, task: Task, wanted: Wanted) -> HeldRows:
         y_NT = y if y.ndim == 2 else y[:, None]
         columns_of_y = {name: y_NT[:, number] for number, name in enumerate(task.targets[: y_NT.shape[1]])}
         _, targets = targets_from_arrays(columns_of_y, task.kind, known=task.classes)
-        inputs = _shaped(as_tensor(x, path), path, wanted)
+        inputs = shaped(as_tensor(x, path), path, wanted)
     elif Path(path).is_dir() or (wanted.file_column and ending in PICTURE_TABLES):
         found = labelled_pictures(Path(path), wanted.file_column, task.targets[0])
         _, targets = targets_from_arrays({task.targets[0]: np.array(found.labels, object)}, task.kind, known=task.classes)
@@ -147,12 +147,12 @@ def read_scored(path: str, task: Task, wanted: Wanted) -> HeldRows:
         table = wanted.reading.table(path, {*wanted.texts, *task.targets})
         table.require(task.targets)
         _, targets = targets_from_table(table, task.targets, task.kind, known=task.classes)
-        inputs = _from_table(table, wanted)
+        inputs = from_table(table, wanted)
     else:
         raise DataError(f"{path}: a file to score is a table or an NPZ file", fix=f"give {' '.join(TABLES)} .npz or a folder of classes")
     if len(inputs.x) != len(targets):
         raise DataError(f"{path} has {len(inputs.x)} rows of inputs and {len(targets)} targets", fix="give one target for each row")
-    return HeldRows(_typed(inputs.x, path, wanted.as_bytes), targets)
+    return HeldRows(typed(inputs.x, path, wanted.as_bytes), targets)
 
 
 def digest(dataset: Dataset) -> str:
@@ -178,7 +178,7 @@ def _read(path: str, wanted: Wanted) -> Iterator[Inputs]:
     elif kind_of(path) in TABLES and not Path(path).is_dir() and not (wanted.file_column and kind_of(path) in PICTURE_TABLES):
         numbers = frozenset(column.name for column in wanted.columns if column.kind == "number")
         for table in table_chunks(path, replace(wanted.reading, numbers=numbers), wanted.texts):
-            yield _from_table(table, wanted)
+            yield from_table(table, wanted)
     else:
         yield _whole(path, wanted)
 
@@ -196,7 +196,7 @@ def _whole(path: str, wanted: Wanted) -> Inputs:
         files, names = picture_table(Path(path), wanted.file_column)
         return _pictures(files, names, wanted, [])
     if ending in (".npz", ".npy"):
-        return _shaped(as_tensor(read_npy(path) if ending == ".npy" else read_npz(path, {"": ()})[0], path), path, wanted)
+        return shaped(as_tensor(read_npy(path) if ending == ".npy" else read_npz(path, {"": ()})[0], path), path, wanted)
     what = f"{path}: {ending or 'a file without an ending'} is not something to predict from"
     kinds = f"{' '.join(TABLES)} .npz .npy, a picture ({' '.join(ENDINGS)}), a folder of pictures, or - for JSON lines"
     raise DataError(what, fix=f"give {kinds}")
@@ -205,7 +205,7 @@ def _whole(path: str, wanted: Wanted) -> Inputs:
 def _json_lines(file: IO[bytes], name: str, wanted: Wanted) -> Iterator[Inputs]:
     if wanted.columns:
         for table in json_chunks(file, name, wanted.reading.missing):
-            yield _from_table(table, wanted)
+            yield from_table(table, wanted)
         return
     for lines, block in text_blocks(file, name, fix="write one list of numbers in each line"):
         rows = []
@@ -219,7 +219,12 @@ def _json_lines(file: IO[bytes], name: str, wanted: Wanted) -> Iterator[Inputs]:
         yield Inputs(torch.stack(rows).reshape(-1, *wanted.shape), range(len(rows)))
 
 
-def _from_table(table: Table, wanted: Wanted) -> Inputs:
+def from_table(table: Table, wanted: Wanted) -> Inputs:
+    """Return the rows of a table that has the columns which the network wants, in any order.
+
+    Raises:
+        DataError: it lacks one, or holds a cell that the network cannot take.
+    """
     columns, notes = wanted.columns or tuple(map(Column, table.names)), []
     table.require(dict.fromkeys(column.name for column in columns))
     count = math.prod(wanted.shape)
@@ -239,7 +244,8 @@ def _from_table(table: Table, wanted: Wanted) -> Inputs:
     return Inputs(x_ND.reshape(-1, *wanted.shape), range(len(x_ND)), notes)
 
 
-def _shaped(x: Tensor, path: str, wanted: Wanted) -> Inputs:
+def shaped(x: Tensor, path: str, wanted: Wanted) -> Inputs:
+    """Return the rows of an array, which have the shape that the network wants."""
     if tuple(x.shape[1:]) == wanted.shape[1:] and wanted.shape[:1] == (1,):
         x = x.reshape(-1, *wanted.shape)  # pictures without an axis for their one channel
     if tuple(x.shape[1:]) != wanted.shape:
@@ -261,7 +267,7 @@ def _pictures(files: Sequence[Path], labels: Sequence[object], wanted: Wanted, n
     return Inputs(x, [str(label) for label in labels], notes)
 
 
-def _typed(x: Tensor, path: str, as_bytes: bool | None) -> Tensor:
+def typed(x: Tensor, path: str, as_bytes: bool | None) -> Tensor:
     """Return the rows in the type of the dataset that the network was trained on."""
     if as_bytes is None or as_bytes == (x.dtype == torch.uint8):
         return x

@@ -13,7 +13,7 @@ from typing import Any
 
 from nnrun.model.build import layer_table
 from nnrun.report.style import Plot
-from nnrun.report.words import baselines, number, results
+from nnrun.report.words import baselines, number, results, spread
 from nnrun.trained import Trained
 
 TEMPLATE = "page.html.j2"
@@ -36,14 +36,9 @@ def page(
         part: the part that the plots of predictions show.
         classes: the rows of `class_table`.
     """
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {"number": number, "data_uri": _data_uri}
     layers = layer_table(net.network.model, tuple(net.facts["shape"]))
-    return environment.get_template(TEMPLATE).render(
+    return render(
+        TEMPLATE,
         name=net.spec.name,
         headline=headline(summary, part),
         sentence=_sentence(net, summary, rows),
@@ -58,6 +53,17 @@ def page(
         config=config,
         provenance=_provenance(net, summary),
     )
+
+
+def render(template: str, **values: Any) -> str:
+    """Return a template of this folder filled in."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {"number": number, "spread": spread, "data_uri": _data_uri}
+    return environment.get_template(template).render(values)
 
 
 def headline(summary: Mapping[str, Any], part: str) -> str:

@@ -28,6 +28,11 @@ def figure(value: float | None, interval: Sequence[float | None] | None = None) 
     return number(value) if value is None or not told else f"{value:.{_places(interval)}f} {told}"
 
 
+def spread(over: Mapping[str, Any]) -> str:
+    """Return the mean and the deviation of a figure over several runs, such as 0.953 ± 0.018."""
+    return f"{over['mean']:.4g} ± {over['deviation']:.2g}"
+
+
 def between(interval: Sequence[float | None] | None) -> str:
     """Return an interval, such as [0.90, 1.00]; "" when there is none."""
     ends = _ends(interval)

@@ -27,6 +27,7 @@ from nnrun.report.page import page
 from nnrun.report.pictures import filters, picture_plots
 from nnrun.report.style import Plot, drawing
 from nnrun.runs.folder import commit
+from nnrun.tracking.tracker import flat
 from nnrun.trained import Trained, load
 
 if TYPE_CHECKING:
@@ -71,14 +72,19 @@ def write_report(folder: Path | str, *, data: Prepared | None = None, device: st
     found = read_run(folder, data, device)
     with drawing():
         plots, table = draw(found)
+    commit(folder / TABLE, csv_of(found.rows).encode())
+    return commit_page(folder, page(found.net, found.rows, found.summary, found.config, found.part, plots, table), plots)
+
+
+def commit_page(folder: Path, page: str, plots: list[Plot]) -> Path:
+    """Write a page and its plots into a folder, and return the path of the page."""
     try:
         (folder / PLOTS).mkdir(exist_ok=True)
         for plot in plots:
             (folder / PLOTS / f"{plot.name}.png").write_bytes(plot.png)
     except OSError as error:
         raise not_writable(folder / PLOTS, error) from None
-    commit(folder / TABLE, csv_of(found.rows).encode())
-    commit(folder / PAGE, page(found.net, found.rows, found.summary, found.config, found.part, plots, table).encode())
+    commit(folder / PAGE, page.encode())
     return folder / PAGE
 
 
@@ -153,17 +159,10 @@ def _exact(values: torch.Tensor) -> npt.NDArray[np.float64]:
 
 def csv_of(rows: list[dict[str, Any]]) -> str:
     """Return the rows of metrics.jsonl as CSV with a column for each figure: `epoch`, `step`, `train.loss`, …, `lr`, `seconds`."""
-    flat = [
-        {at: value for key, item in row.items() for at, value in (_dotted(key, item) if isinstance(item, dict) else ((key, item),))}
-        for row in rows
-    ]
-    columns = list(dict.fromkeys(column for row in flat[:1] for column in row))
+    told = [flat(row) for row in rows]
+    columns = list(dict.fromkeys(column for row in told[:1] for column in row))
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, columns, restval="", extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
-    writer.writerows(flat)
+    writer.writerows(told)
     return text.getvalue()
-
-
-def _dotted(part: str, scores: dict[str, Any]) -> list[tuple[str, Any]]:
-    return [(f"{part}.{name}", value) for name, value in scores.items()]

@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal, get_args, get_origin
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from nnrun.registry import METRICS, SPLITS, Entry, Registry
 from nnrun.spec.base import Location, Spec, fault, rule, shown
@@ -26,6 +26,7 @@ from nnrun.spec.parts import (
     RuleCode,
     SchedulePart,
     SplitName,
+    TrackerPart,
     WidthOrLayer,
     as_written,
 )
@@ -161,6 +162,10 @@ class EarlyStopping(Spec):
     """How much better a figure must be to count as an improvement, in its own unit."""
 
 
+def _as_list(value: Any) -> Any:
+    return value if isinstance(value, list) else [value]
+
+
 DEVICE = r"^(auto|cpu|mps|cuda(:[0-9]{1,3})?)$"
 EVERY = r"^(auto|[1-9][0-9]{0,8} (epoch|step)s?)$"
 
@@ -273,6 +278,9 @@ class Experiment(Spec):
     ignore: list[RuleCode] = []
     """Codes of rules that are not asked, because what they find is meant (nnrun list rules)."""
 
+    track: Annotated[list[TrackerPart], BeforeValidator(_as_list, json_schema_input_type=TrackerPart | list[TrackerPart])] = []
+    """Who else is told of the run: tensorboard, mlflow, or a list of them (nnrun list trackers). It changes nothing that is learned."""
+
     @classmethod
     def keys(cls) -> list[str]:
         """Return the keys that a config file may write: the fields, and `extends`, which is gone when the file has been read."""
@@ -306,10 +314,12 @@ class Experiment(Spec):
 
 
 def foreign_parts(value: Any) -> list[Entry]:
-    """Return the parts of plug-ins that a spec is made of, each once."""
+    """Return the parts of plug-ins that the network of a spec needs, each once."""
     if isinstance(value, Experiment):
         named = [SPLITS[value.split.method], *(METRICS[name] for name in value.metrics or ())]
-        found = [one for one in named if one.plugin] + foreign_parts([getattr(value, name) for name in type(value).model_fields])
+        found = [one for one in named if one.plugin] + foreign_parts(
+            [getattr(value, name) for name in type(value).model_fields if name != "track"]
+        )
         return list({(one.kind, one.name): one for one in found}.values())
     if isinstance(value, Part):
         return [value.entry] * bool(value.entry.plugin) + foreign_parts(list(value.arguments().values()))

@@ -32,6 +32,7 @@ from nnrun.registry import (
     RULES,
     SCHEDULES,
     SPLITS,
+    TRACKERS,
     Entry,
     Registry,
 )
@@ -221,6 +222,7 @@ WidthOrLayer = Annotated[int | Part, Of(LAYERS, widths=True)]
 LossPart = Annotated[Part, Of(LOSSES)]
 OptimizerPart = Annotated[Part, Of(OPTIMIZERS)]
 SchedulePart = Annotated[Part, Of(SCHEDULES)]
+TrackerPart = Annotated[Part, Of(TRACKERS)]
 MetricName = Annotated[str, _named(METRICS, "metric"), Field(json_schema_extra={"part": "metrics"})]
 SplitName = Annotated[str, _named(SPLITS, "split method"), Field(json_schema_extra={"part": "splits"})]
 RuleCode = Annotated[str, _named(RULES, "rule"), Field(json_schema_extra={"part": "rules"})]
