@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import polars
 
     from nnrun.check.report import Report
-    from nnrun.run import Run
+    from nnrun.data.prepare import Prepared
     from nnrun.trained import Predictions
 
 
@@ -110,15 +110,15 @@ def say_next(folder: Path, report: Path | None) -> None:
     say(f"next:   nnrun eval --checkpoint {run}\n        nnrun predict --checkpoint {run} FILE")
 
 
-def try_report(run: Run) -> Path | None:
+def try_report(folder: Path, *, data: Prepared | None = None, device: str = "auto") -> Path | None:
     """Draw the report of a finished run and return its page. Whatever goes wrong there is a note: the run itself is whole, and on disk."""
     try:
         from nnrun.report.write import write_report
 
-        return write_report(run.folder, data=run.data, device=str(run.device))
+        return write_report(folder, data=data, device=device)
     except Exception as error:  # noqa: BLE001 (no fault of a plot may fail a run that has succeeded; `nnrun report` shows it in full)
         what = error.faults[0].what if isinstance(error, NnrunError) else f"{type(error).__name__}: {error}"
-        say(f"note: there is no report, though the run is whole: {what}; `nnrun report {shlex.quote(str(run.folder))}` tries again")
+        say(f"note: there is no report, though the run is whole: {what}; `nnrun report {shlex.quote(str(folder))}` tries again")
         return None
 
 

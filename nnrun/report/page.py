@@ -9,12 +9,15 @@ import base64
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nnrun.model.build import layer_table
 from nnrun.report.style import Plot
 from nnrun.report.words import baselines, number, results
 from nnrun.trained import Trained
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 TEMPLATE = "page.html.j2"
 
@@ -36,28 +39,39 @@ def page(
         part: the part that the plots of predictions show.
         classes: the rows of `class_table`.
     """
+    layers = layer_table(net.network.model, tuple(net.facts["shape"]))
+    return (
+        environment()
+        .get_template(TEMPLATE)
+        .render(
+            name=net.spec.name,
+            headline=headline(summary, part),
+            sentence=_sentence(net, summary, rows),
+            verdict=summary.get("verdict", ""),
+            results=_table(summary),
+            part=part,
+            notes=[*summary.get("notes", ()), *(_health(one) for one in summary.get("health", ()))],
+            plots={plot.name: plot for plot in plots},
+            classes=classes,
+            layers=[{"layer": one, "in": _shape(one.input_shape), "out": _shape(one.output_shape)} for one in layers],
+            parameters=sum(one.parameters for one in layers),
+            config=config,
+            provenance=provenance(
+                summary.get("provenance") or {key: net.facts[key] for key in ("versions", "device", "threads", "digests")}
+            ),
+        )
+    )
+
+
+def environment() -> Environment:
+    """Return what fills in a template: every text is escaped, and what a template names must be there."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    environment = Environment(
+    made = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"number": number, "data_uri": _data_uri}
-    layers = layer_table(net.network.model, tuple(net.facts["shape"]))
-    return environment.get_template(TEMPLATE).render(
-        name=net.spec.name,
-        headline=headline(summary, part),
-        sentence=_sentence(net, summary, rows),
-        verdict=summary.get("verdict", ""),
-        results=_table(summary),
-        part=part,
-        notes=[*summary.get("notes", ()), *(_health(one) for one in summary.get("health", ()))],
-        plots={plot.name: plot for plot in plots},
-        classes=classes,
-        layers=[{"layer": one, "in": _shape(one.input_shape), "out": _shape(one.output_shape)} for one in layers],
-        parameters=sum(one.parameters for one in layers),
-        config=config,
-        provenance=_provenance(net, summary),
-    )
+    made.filters |= {"number": number, "data_uri": _data_uri}
+    return made
 
 
 def headline(summary: Mapping[str, Any], part: str) -> str:
@@ -92,9 +106,8 @@ def _shape(shape: Sequence[int]) -> str:
     return " × ".join(map(str, shape))
 
 
-def _provenance(net: Trained, summary: Mapping[str, Any]) -> dict[str, str]:
-    """Return what the result depends on: from the summary, or from the checkpoint of a run that is not finished."""
-    known = summary.get("provenance") or {key: net.facts[key] for key in ("versions", "device", "threads", "digests")}
+def provenance(known: Mapping[str, Any]) -> dict[str, str]:
+    """Return what the result depends on, a line each: from the summary, or from the checkpoint of a run that is not finished."""
     flat: dict[str, str] = {}
     for key, value in known.items():
         if isinstance(value, dict):

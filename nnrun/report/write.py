@@ -24,6 +24,7 @@ from nnrun.report.curves import curves
 from nnrun.report.numbers import Line, Numbers, line_plot, number_plots
 from nnrun.report.page import page
 from nnrun.report.pictures import filters, picture_plots
+from nnrun.report.seeds import summary_of_seeds, write_seeds_report
 from nnrun.report.style import Plot, drawing
 from nnrun.runs.folder import commit
 from nnrun.trained import Trained, load
@@ -67,6 +68,8 @@ def write_report(folder: Path | str, *, data: Prepared | None = None, device: st
         EnvironmentFault: the system refused a write.
     """
     folder = Path(folder)
+    if seeds := summary_of_seeds(folder):
+        return write_seeds_report(folder, seeds)
     found = read_run(folder, data, device)
     with drawing():
         plots, table = draw(found)

@@ -114,7 +114,7 @@ def train(
             loss of an epoch is not.
     """
     x = data[0]
-    uses = _uses(len(x), plan)
+    uses = batch_uses(len(x), plan)
     shuffled = plan.shuffle and plan.batch_size < len(x)  # one batch of all rows has no order
     context = autocast(x.device, plan.precision)
     state.model.train()
@@ -122,7 +122,7 @@ def train(
         # One gather, then views: the batches of an epoch cost no indexing of their own.
         order = row_order(plan.seed, state.epoch + 1, len(x)).to(x.device) if shuffled else None
         batches = list(zip(*(torch.split(one if order is None else one[order], plan.batch_size) for one in data), strict=True))
-        row_batches = torch.split(_numbers(plan, order, len(x)).to(x.device), plan.batch_size) if plan.augment else ()
+        row_batches = torch.split(row_numbers(plan, order, len(x)).to(x.device), plan.batch_size) if plan.augment else ()
         lr = set_lr(state, plan, state.epoch + state.batch / len(uses))
 
         for number in range(state.batch, len(uses)):
@@ -156,7 +156,7 @@ def train(
 
 
 @dataclass(frozen=True)
-class _Use:
+class Use:
     """What becomes of one batch: its rows, its share in the rows of its update, and whether the update follows it."""
 
     rows: int
@@ -164,14 +164,14 @@ class _Use:
     ends_group: bool
 
 
-def _uses(rows: int, plan: Plan) -> list[_Use]:
+def batch_uses(rows: int, plan: Plan) -> list[Use]:
     """Return the use of each batch of an epoch; the batches of one group make one update, in which each row weighs the same."""
     sizes = [
         min(plan.batch_size, rows - number * plan.batch_size)
         for number in range(batches_per_epoch(rows, plan.batch_size, drop_last=plan.drop_last))
     ]
     groups = [sizes[first : first + plan.accumulate] for first in range(0, len(sizes), plan.accumulate)]
-    return [_Use(size, size / sum(group), number == len(group) - 1) for group in groups for number, size in enumerate(group)]
+    return [Use(size, size / sum(group), number == len(group) - 1) for group in groups for number, size in enumerate(group)]
 
 
 def _backward(
@@ -210,7 +210,7 @@ def _update(state: State, plan: Plan, loss: Tensor) -> bool:
     return True
 
 
-def _numbers(plan: Plan, order: Tensor | None, rows: int) -> Tensor:
+def row_numbers(plan: Plan, order: Tensor | None, rows: int) -> Tensor:
     """Return the dataset's numbers (N,) of the rows, as they come in an epoch."""
     numbers = torch.arange(rows) if plan.row_numbers is None else plan.row_numbers
     return numbers if order is None else numbers[order.cpu()]
@@ -220,7 +220,7 @@ def _rows_of(plan: Plan, order: Tensor | None, number: int) -> str:
     """Return the dataset's numbers of a batch's rows, the first eight, for an error."""
     if plan.row_numbers is None:
         return ""
-    rows = _numbers(plan, order, len(plan.row_numbers))[number * plan.batch_size : (number + 1) * plan.batch_size]
+    rows = row_numbers(plan, order, len(plan.row_numbers))[number * plan.batch_size : (number + 1) * plan.batch_size]
     return f", in the batch of rows {', '.join(map(str, rows[:8].tolist()))}{', …' if len(rows) > 8 else ''}"
 
 
