@@ -12,7 +12,7 @@ import copy
 import json
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -140,6 +140,7 @@ class Run:
             return
         path = self.spec.dataset.arguments().get("path")
         data = f"dataset {self.spec.dataset.entry.name!r}" + (f" ({path})" if path else "")
+        self._refuse_other_kind(stored)
         refuse_changes(stored, plain(self.spec), self.data.digests, allow_change, data)
         self._put_back(stored)
         different = not_bitwise(stored, self._facts())
@@ -147,11 +148,14 @@ class Run:
         if self.finished:
             self.notes.append(f"the run in {out} is finished: {self.state.epoch} epochs; more epochs in the config would go on with it")
 
-    def _put_back(self, stored: Checkpoint) -> None:
-        """Restore the state, and what has been found so far."""
+    def _refuse_other_kind(self, stored: Checkpoint) -> None:
+        """Refuse the state of several networks."""
         if "seeds" in stored.facts:
             what, count = f"{self.folder} holds several networks, trained side by side", len(stored.facts["seeds"])
             raise CheckpointError(what, fix=f"add --seeds {count}")
+
+    def _put_back(self, stored: Checkpoint) -> None:
+        """Restore the state, and what has been found so far."""
         restore(stored, self.state, self.progress, self.device)
         self.health.restore(stored.facts["resume"].get("health", ()))
 
@@ -176,7 +180,7 @@ class Run:
         began = time.perf_counter()
         self._saved_at, self._saving, before = began, 0.0, began
         with Metrics(self.folder / "metrics.jsonl", keep=self.state.epoch) as metrics:
-            self.health.remember(map(json.loads, metrics.kept))
+            self._remember(map(json.loads, metrics.kept))
             for moment in self._moments(signals) if not self.finished else ():
                 if moment.finished:
                     record = self._take_in(moment, before, metrics)
@@ -193,6 +197,10 @@ class Run:
         signals.training = False
         self.seconds["train"] = time.perf_counter() - began
         self._finish()
+
+    def _remember(self, rows: Iterable[dict[str, Any]]) -> None:
+        """Take in the rows of the epochs before."""
+        self.health.remember(rows)
 
     def _is_known(self) -> bool:
         """Return whether summary.json was written already, and take it as it is."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,7 +73,7 @@ class StackedRun(Run):
             for part in data.parts.values():  # a number outside of the table would be looked up in the table of the next network
                 self.network.outputs(part.x)
         models = (network_for(one, data, self.device).model for one in self.specs.values())
-        self.stack = Stack(list(self.specs), models, self._loss_fn(), data.shape)
+        self.stack = Stack(list(self.specs), models, self.network.loss_fn, data.shape)
         self.plans = {
             seed: make_plan(one, data.row_numbers["train"], data.shape, self.network.model)[0] for seed, one in self.specs.items()
         }
@@ -85,21 +85,27 @@ class StackedRun(Run):
         self.members: list[Member] = []
         self.seconds["prepare"] += time.perf_counter() - started
 
-    def _put_back(self, stored: Checkpoint) -> None:
-        """Restore the state of the networks that still train, and what has been found of all."""
+    def _refuse_other_kind(self, stored: Checkpoint) -> None:
+        """Refuse the state of one network, or of other seeds."""
         seeds = stored.facts.get("seeds", [])
         if seeds != list(self.specs):
             what = f"{self.folder} holds {f'the seeds {seeds[0]} to {seeds[-1]}' if seeds else 'one network'}"
             raise SpecError(what, fix=f"give --seeds {len(seeds)}" if seeds else "leave --seeds out", at=("seed",))
+
+    def _put_back(self, stored: Checkpoint) -> None:
+        """Restore the state of the networks that still train, and what has been found of all."""
         try:
             self.stack.keep(stored.facts["resume"]["active"], self.state)
             for stream, state in zip(self.stack.streams, stored.tensors.get("rng/dropout", ()), strict=True):
-                stream.set_state(state)
+                stream.set_state(state.clone())  # torch crashes on a view that begins within its storage
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             what = f"the checkpoint does not fit the networks: {str(error).splitlines()[0]}"
             raise CheckpointError(what, fix="start a new run") from None
-        super()._put_back(Checkpoint(stored.tensors, {key: value for key, value in stored.facts.items() if key != "seeds"}))
+        super()._put_back(stored)
         self.together.look_again()
+
+    def _remember(self, rows: Iterable[dict[str, Any]]) -> None:
+        """The health rules are asked of one network alone."""
 
     def _is_known(self) -> bool:
         """What is said of all networks is made of their weights, each time."""
@@ -118,9 +124,7 @@ class StackedRun(Run):
         finite = dict(zip(self.stack.seeds, self.stack.finite(), strict=True))
         parts = {name: self.data.parts[name] for name in self.spec.evaluate if self.rows[name]}
         network = self.network
-        scores: dict[str, Any] = {
-            name: self.stack.figures(part, network.loss_fn, network.head, network.metrics) for name, part in parts.items()
-        }
+        scores: dict[str, Any] = {name: self.stack.figures(part, network.head, network.metrics) for name, part in parts.items()}
         seconds = time.perf_counter() - before
         records = {
             seed: self._record_of(moment, seconds, {name: found[place] for name, found in scores.items()}, self.stack.train_losses[place])

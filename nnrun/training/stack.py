@@ -1,7 +1,7 @@
 """Networks that differ in their seed, trained side by side: their weights lie in one tensor, and a step moves all of them.
 
-One `vmap` gives the loss of each network on its own batch; the gradient of their sum is that of each, since no network's loss depends on
-another's weights; and torch's optimisers work number by number. What that does not hold for is listed in `stackable.py`.
+One `vmap` gives the outputs of each network for its own batch; the gradient of the sum of their losses is that of each, since no network's
+loss depends on another's weights; and torch's optimisers work number by number. What that does not hold for is listed in `stackable.py`.
 
 Shapes: M networks that still train, N rows, B rows of a batch, K outputs.
 """
@@ -11,7 +11,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +21,7 @@ from nnrun.model.build import passed
 from nnrun.training.evaluate import ROWS_OF_STACK
 from nnrun.training.head import Head
 from nnrun.training.loop import Moment, Plan, State, Use, batch_uses, row_numbers, row_order, set_lr, stream_seed
+from nnrun.training.loss_modules import OfEach
 from nnrun.training.metrics import Scored, score
 
 GATHERED = 64 << 20
@@ -33,7 +33,7 @@ class Stack:
 
     Args:
         models: those of the seeds, in their order; taken one at a time.
-        loss_fn: (output (B, K), target (B, …)) → mean loss, 0-d; perhaps with weights (B,).
+        loss_fn: that of one network.
         shape: of one prepared row.
 
     Attributes:
@@ -54,35 +54,39 @@ class Stack:
         self._drops = _make_visible(self._one, shape)
         self.streams = [torch.Generator().manual_seed(stream_seed(seed, "dropout")) for seed in seeds] if self._drops else []
         self._held = _held(self.model)
-        self._loss_fn = loss_fn
+        self._loss_fn = OfEach(loss_fn)
 
     def losses(self, batch: Sequence[Tensor], *, shared: bool) -> Tensor:
         """Return the mean loss (M,) of each network on its batch, (M, B, …); or on one and the same, (B, …), when it is shared."""
-        noise = {f"{name}.noise": drop.draw(self.streams, batch[0].shape[0 if shared else 1]) for name, drop in self._drops.items()}
-        along = (None if shared else 0,) * len(batch)
-
-        def loss(weights: dict[str, Tensor], x_BD: Tensor, *rest: Tensor) -> Any:
-            return self._loss_fn(functional_call(self._one, weights, (x_BD,)), *rest)
-
-        made: Tensor = vmap(loss, in_dims=(0, *along))(self._held | noise, *batch)
+        x, *rest = batch
+        noise = {f"{name}.noise": drop.draw(self.streams, x.shape[0 if shared else 1]) for name, drop in self._drops.items()}
+        output_MBK = self._run(self._held | noise, x, shared=shared)
+        made: Tensor = self._loss_fn(output_MBK, *(self._for_each(one) if shared else one for one in rest))
         return made
+
+    def _run(self, weights: dict[str, Tensor], x: Tensor, *, shared: bool) -> Tensor:
+        """Return the outputs (M, B, K) of inputs (M, B, …), or of (B, …) that all networks get."""
+        made: Tensor = vmap(lambda held, x_BD: functional_call(self._one, held, (x_BD,)), in_dims=(0, None if shared else 0))(weights, x)
+        return made
+
+    def _for_each(self, one: Tensor) -> Tensor:
+        return one.expand(len(self.seeds), *one.shape)
 
     @torch.no_grad()
     def outputs(self, x: Tensor) -> Tensor:
         """Return the outputs (M, N, K) of prepared inputs (N, …), in evaluation mode."""
         self._one.eval()
-        run = vmap(lambda weights, x_BD: functional_call(self._one, weights, (x_BD,)), in_dims=(0, None))
-        made = [run(self._held, x_BD) for x_BD in torch.split(x, max(1, ROWS_OF_STACK // len(self.seeds)))]
+        made = [self._run(self._held, x_BD, shared=True) for x_BD in torch.split(x, max(1, ROWS_OF_STACK // len(self.seeds)))]
         self._one.train()
         return torch.cat(made, 1)
 
     @torch.no_grad()
-    def figures(self, part: Rows, loss_fn: nn.Module, head: Head, metrics: Sequence[str]) -> list[dict[str, float]]:
+    def figures(self, part: Rows, head: Head, metrics: Sequence[str]) -> list[dict[str, float]]:
         """Return the loss and the metrics of each network over all rows; one wait for the device."""
         output_MNK = self.outputs(part.x)
-        y_MN = part.y.expand(len(self.seeds), *part.y.shape)
+        y_MN = self._for_each(part.y)
         scored = Scored(y_MN, vmap(head.predict)(output_MNK), len(head.task.classes), partial(vmap(head.probabilities), output_MNK))
-        made = {"loss": vmap(loss_fn, in_dims=(0, None))(output_MNK, head.encode(part.y)), **score(metrics, scored)}
+        made = {"loss": self._loss_fn(output_MNK, self._for_each(head.encode(part.y))), **score(metrics, scored)}
         rows = torch.stack([figure.to(torch.float32 if part.y.device.type == "mps" else torch.float64) for figure in made.values()], 1)
         return [dict(zip(made, row, strict=True)) for row in rows.tolist()]
 

@@ -15,7 +15,6 @@ LAYERS: dict[type[nn.Module], str] = {
     nn.RReLU: "torch.func has no rule for rrelu, which draws a slope for each value",
 }
 """Layer → what keeps it from being stacked."""
-LOSSES = {"multi_margin": "torch.func has no rule for multi_margin"}
 OPTIMIZERS = {
     "lbfgs": "lbfgs looks at the loss of one network several times in a step",
     "muon": "muon makes the steps of one matrix orthogonal, and a stack has three dimensions",
@@ -30,20 +29,15 @@ def unstackable(spec: Experiment, model: nn.Module, device: torch.device) -> str
 
 
 def _reasons(spec: Experiment, model: nn.Module, device: torch.device) -> list[str]:
-    loss = spec.loss.arguments() if spec.loss else {}
     drops = any(isinstance(module, nn.modules.dropout._DropoutNd) and module.p for module in model.modules())
     return [
         *(reason for kind, reason in LAYERS.items() if any(isinstance(module, kind) for module in model.modules())),
         OPTIMIZERS.get(spec.optimizer.entry.name, ""),
-        LOSSES.get(spec.loss.entry.name, "") if spec.loss else "",
         _of_batch_norm(spec, model),
         *(f"{one.name!r} is a part of a plug-in, which may do anything" for one in foreign_parts(spec) if one.kind in SEEN_THROUGH),
         "plateau gives each network a learning rate of its own" if spec.schedule.entry.traits.get("plateau") else "",
         f"products in {spec.precision} are rounded otherwise in a stack" if spec.precision != "float32" else "",
         f"the random numbers of dropout are made within its kernel on {device.type}" if drops and device.type != "cpu" else "",
-        "torch.func has no rule for cross_entropy with both weights and label_smoothing"
-        if loss.get("weight") and loss.get("label_smoothing")
-        else "",
     ]
 
 
