@@ -14,13 +14,14 @@ from pathlib import Path
 
 def main() -> None:
     """Run the parts that were asked for, or all."""
-    from bench import epoch, health, neighbour, process, saving, steps, stream, tables
+    from bench import epoch, health, neighbour, process, saving, seeds, steps, stream, tables
 
     parts = {
         "process": process.main,
         "steps": steps.main,
         "epoch": epoch.main,
         "saving": saving.main,
+        "seeds": seeds.main,
         "health": health.main,
         "tables": tables.main,
         "stream": lambda repeats: stream.main(repeats, chosen.gigabytes),

@@ -16,6 +16,7 @@ from nnrun.errors import InputError, NnrunError
 from nnrun.registry import METRICS
 from nnrun.runs.checkpoint import read_header
 from nnrun.runs.folder import checkpoint_file
+from nnrun.runs.show import told_of
 from nnrun.tracking.tracker import flat
 
 UNTOLD = ("name",)
@@ -39,23 +40,27 @@ def compare(paths: Sequence[Path], metric: str | None = None) -> dict[str, Any]:
     if known and metric not in known:
         raise InputError(f"no run is scored by {metric!r}", fix=f"the figures of these runs: {', '.join(known)}")
     order = sorted(range(len(runs)), key=lambda number: _place(runs[number], metric))
+    paired = _paired(paths, facts, metric) if len(paths) == 2 else None
+    if paired and any(run["seeds"] for run in runs):
+        paired["sentence"] += "; of several seeds, the network in best.safetensors was taken"
     return {
         "sorted_by": metric,
         "runs": [runs[number] for number in order],
         "differences": differences([facts[number]["spec"] | {"digests": facts[number]["digests"]} for number in order]),
-        "paired": _paired(paths, facts, metric) if len(paths) == 2 else None,
+        "paired": paired,
     }
 
 
 def _run(path: Path, facts: dict[str, Any]) -> dict[str, Any]:
     """Return what the table says of a run; one that is not finished has no figures yet."""
     file = path / "summary.json"
-    summary = json.loads(file.read_text("utf-8")) if file.is_file() else {}
+    summary = told_of(json.loads(file.read_text("utf-8"))) if file.is_file() else {}
     part = next(reversed(summary.get("metrics", {})), None)
     return {
         "run": str(path),
         "finished": bool(summary),
         "epoch": facts["epoch"],
+        "seeds": len(summary.get("seeds", ())),
         "part": part,
         "rows": summary["rows"][part] if part else None,
         "metrics": summary["metrics"][part] if part else {},

@@ -8,36 +8,30 @@ runs/iris/out_of_fold.csv     row, fold, target, prediction, and the probability
 from __future__ import annotations
 
 import io
-import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from nnrun.errors import CheckpointError, InputError, Interrupted
+from nnrun.errors import InputError
 from nnrun.run import Run, open_run
-from nnrun.runs.folder import commit, lock, new_folder, strict_json
-from nnrun.runs.signals import Signals
+from nnrun.runs.folder import commit
+from nnrun.several import Several, lines_of, mean_and_deviation
 from nnrun.spec.experiment import FOLDED, Experiment, Split
 from nnrun.spec.source import Source
-from nnrun.spec.writer import dump_spec
 from nnrun.training.head import Head
 from nnrun.training.metrics import Scored, score
-from nnrun.training.record import Record
 
 OUT_OF_FOLD = "out_of_fold.csv"
 
 
-class Folds:
+class Folds(Several):
     """The runs of one experiment, one for each fold.
 
     Args:
         count: how many folds.
-        out: the folder of them all; by default `runs/NAME`.
-        resume: go on in `out`: finished folds are kept, the one that was stopped goes on.
-        allow_change: keys of the config that may differ from those the runs were started with.
 
     Raises:
         InputError: the split has no folds, or the folder cannot be used.
@@ -52,36 +46,24 @@ class Folds:
             raise InputError(f"--folds: split method {spec.split.method!r} has no folds", fix=f"write method {', '.join(FOLDED)}")
         if spec.split.val == "rest":
             raise InputError("--folds: split.val is the rest, and the folds leave no rest", fix="write val as a share, such as 0.2")
-        self.spec, self.source, self.count, self.resume, self.allow_change = spec, source, count, resume, allow_change
-        if resume:
-            if out is None or not (out / "config.yaml").is_file():
-                raise CheckpointError(f"{out or '--resume'} holds no folds to go on with", fix="give --out, the folder of the folds")
-            self.folder, self.lock = out, lock(out)
-        else:
-            self.folder, self.lock = new_folder(spec.name, out)
-            commit(self.folder / "config.yaml", dump_spec(spec).encode())
+        super().__init__(spec, source, f"--folds {count}", out=out, resume=resume, allow_change=allow_change)
+        self.count = count
+        self.open_folder()
         self.summaries: list[dict[str, Any]] = []
         self.kept: dict[str, list[torch.Tensor]] = {"row": [], "fold": [], "y": [], "output": []}
 
-    def runs(self) -> Iterator[tuple[int, Run]]:
-        """Yield the number of each fold and its run, ready to train; afterwards its outcome is kept."""
+    def runs(self) -> Iterator[tuple[str, Run]]:
+        """Yield what each fold is called and its run, ready to train; afterwards its outcome is kept."""
         for number in range(1, self.count + 1):
             run = self._open(number)
-            yield number, run
+            yield f"fold {number}/{self.count}", run
             self._keep(number, run)
         self._finish(run)
 
-    def train(self, run: Run, signals: Signals) -> Iterator[Record]:
-        """Train one of the runs, as `Run.train` does.
-
-        Raises:
-            Interrupted: a signal asked for it; it says how to go on with all folds.
-        """
-        try:
-            yield from run.train(signals)
-        except Interrupted as error:
-            fix = f"go on with them: nnrun train CONFIG --folds {self.count} --out {self.folder} --resume"
-            raise Interrupted(error.faults[0].what, fix=fix, number=error.exit_code - 128) from None
+    def told(self) -> list[str]:
+        """Return the lines that say how the folds came out: each figure with its mean, its deviation and its values."""
+        first = f"{self.count} folds, {self.summary['rows']} rows, each predicted by the network that has not seen it"
+        return [first, *lines_of(self.summary["metrics"]["test"])]
 
     def _open(self, number: int) -> Run:
         written = self.spec.split.model_dump() | {"train": "rest", "test": 0, "folds": self.count, "fold": number}
@@ -119,18 +101,12 @@ class Folds:
             "run": str(self.folder),
             "folds": self.count,
             "rows": len(row),
-            "metrics": {"test": {name: _over(found) for name, found in values.items()}},
+            "metrics": {"test": {name: {**mean_and_deviation(found), "values": found} for name, found in values.items()}},
             "out_of_fold": {name: figure.item() for name, figure in pooled.items()},
             "notes": list(dict.fromkeys(note for summary in self.summaries for note in summary["notes"])),
             "seconds": round(sum(sum(summary["seconds"].values()) for summary in self.summaries), 3),
         }
-        commit(self.folder / "summary.json", (strict_json(self.summary, indent=2) + "\n").encode())
-        self.lock.release()
-
-
-def _over(values: Sequence[float]) -> dict[str, Any]:
-    """Return the mean, the deviation (of a sample) and the values of a figure over the folds."""
-    return {"mean": statistics.fmean(values), "deviation": statistics.stdev(values), "values": list(values)}
+        self.write_summary()
 
 
 def _table(head: Head, row: torch.Tensor, fold: torch.Tensor, y: torch.Tensor, output: torch.Tensor) -> str:
@@ -150,14 +126,3 @@ def _table(head: Head, row: torch.Tensor, fold: torch.Tensor, y: torch.Tensor, o
     text = io.BytesIO()
     polars.DataFrame(table).write_csv(text)
     return text.getvalue().decode()
-
-
-def told(summary: Mapping[str, Any]) -> list[str]:
-    """Return the lines that say how the folds came out: each figure with its mean, its deviation and its values."""
-    figures = summary["metrics"]["test"]
-    width = max(map(len, figures))
-    lines = [f"{summary['folds']} folds, {summary['rows']} rows, each predicted by the network that has not seen it"]
-    for name, over in figures.items():
-        values = ", ".join(f"{value:.4g}" for value in over["values"][:10]) + (", …" if len(over["values"]) > 10 else "")
-        lines.append(f"{name:<{width}}  {over['mean']:.4g} ± {over['deviation']:.2g}  ({values})")
-    return lines

@@ -22,7 +22,7 @@ from torch import Tensor
 import nnrun.builtin  # noqa: F401 (fills the registries)
 from nnrun.check.examined import before_training
 from nnrun.check.health import Health
-from nnrun.data.prepare import prepare
+from nnrun.data.prepare import Prepared, prepare
 from nnrun.data.source import Applied, RowSource
 from nnrun.errors import CheckpointError, InputError, Interrupted, NnrunError
 from nnrun.model.build import forward_work
@@ -50,19 +50,28 @@ SAVING_SHARE = 0.05
 """With `checkpoint.every: auto`, the share of the training time that may go into writing checkpoints."""
 
 
-def open_run(spec: Experiment, source: Source, *, out: Path | None = None, resume: bool = False, allow_change: Sequence[str] = ()) -> Run:
+def open_run(
+    spec: Experiment,
+    source: Source,
+    *,
+    out: Path | None = None,
+    resume: bool = False,
+    allow_change: Sequence[str] = (),
+    data: Prepared | None = None,
+) -> Run:
     """Return a run that is ready to train; its folder is made only after everything else has been checked.
 
     Args:
         out: the run folder; by default `runs/NAME`.
         resume: go on with the run in `out`.
         allow_change: keys of the config that may differ from those the run was started with.
+        data: what `prepare` gives for this split, when another run has it already.
 
     Raises:
         NnrunError: of the kind that the config, the data, the machine or the folder deserves, placed in the config where it can be.
     """
     try:
-        run = Run(spec)
+        run = Run(spec, data)
         if resume:
             run.go_on(out, allow_change)
         else:
@@ -75,11 +84,12 @@ def open_run(spec: Experiment, source: Source, *, out: Path | None = None, resum
 class Run:
     """A run: its parts, its folder, and what it has found so far."""
 
-    def __init__(self, spec: Experiment) -> None:
+    def __init__(self, spec: Experiment, data: Prepared | None = None) -> None:
+        """Make the parts; the data is prepared here unless it is given, prepared for the same split on the same device."""
         started = time.perf_counter()
         self.trackers = Trackers(spec.track)
         self.device = choose_device(spec.device)
-        self.data = prepare(spec, self.device)
+        self.data = data or prepare(spec, self.device)
         self.spec = resolve(spec, self.data)
         self.plugins = [[one.kind, one.name, one.plugin] for one in foreign_parts(self.spec)]
         self.notes = [*self.data.notes, *before_training(self.spec, self.data, self.device)]
@@ -100,7 +110,7 @@ class Run:
         self.progress = Progress(self.spec, self.network.model, plateau, monitor)
         self.health = Health(self.spec, self.data.task, self.network, self.data.parts["train"], self.plan.batch_size)
         self.every_steps, self.every_epochs = _intervals(self.spec.checkpoint.every)
-        self._best_written: int | None = None  # the epoch of `best` on the disk, as far as this process wrote it
+        self._best_written: tuple[int, ...] | None = None  # which `best` is on the disk, as far as this process wrote it
         self.summary: dict[str, Any] = {}
         self.seconds = {"prepare": time.perf_counter() - started, "train": 0.0}
 
@@ -132,13 +142,24 @@ class Run:
             return
         path = self.spec.dataset.arguments().get("path")
         data = f"dataset {self.spec.dataset.entry.name!r}" + (f" ({path})" if path else "")
-        refuse_changes(stored, self._learned_by(), self.data.digests, allow_change, data)
-        restore(stored, self.state, self.progress, self.device)
-        self.health.restore(stored.facts["resume"].get("health", ()))
+        self._refuse_other_kind(stored)
+        refuse_changes(stored, learned_by(self.spec), self.data.digests, allow_change, data)
+        self._put_back(stored)
         different = not_bitwise(stored, self._facts())
         self.notes += [different] if different else []
         if self.finished:
             self.notes.append(f"the run in {out} is finished: {self.state.epoch} epochs; more epochs in the config would go on with it")
+
+    def _refuse_other_kind(self, stored: Checkpoint) -> None:
+        """Refuse the state of several networks."""
+        if "seeds" in stored.facts:
+            what, count = f"{self.folder} holds several networks, trained side by side", len(stored.facts["seeds"])
+            raise CheckpointError(what, fix=f"add --seeds {count}")
+
+    def _put_back(self, stored: Checkpoint) -> None:
+        """Restore the state, and what has been found so far."""
+        restore(stored, self.state, self.progress, self.device)
+        self.health.restore(stored.facts["resume"].get("health", ()))
 
     @property
     def finished(self) -> bool:
@@ -153,9 +174,7 @@ class Run:
             EnvironmentFault: the system refused a write; the checkpoint before it is untouched.
             Interrupted: a signal asked for it; the state has been saved.
         """
-        summary = self.folder / "summary.json"
-        if self.finished and summary.is_file():
-            self.summary = json.loads(summary.read_text("utf-8"))
+        if self.finished and self._is_known():
             self.lock.release()
             return
         try:
@@ -166,24 +185,13 @@ class Run:
 
     def _train(self, signals: Signals) -> Iterator[Record]:
         signals.training = True
-        part, encode, began = self.data.parts["train"], self.network.head.encode, time.perf_counter()
-        target = Applied(encode, part.y) if isinstance(part.x, RowSource) else encode(part.y)
-        data = [part.x, target, *([] if self.weight is None else [self.weight])]
-        loss_fn = training_loss(self.network.loss_fn, self.plan, weighted=self.weight is not None)
+        began = time.perf_counter()
         self._saved_at, self._saving, before = began, 0.0, began
         with Metrics(self.folder / "metrics.jsonl", keep=self.state.epoch) as metrics:
-            kept = [json.loads(row) for row in metrics.kept]
-            self.health.remember(kept)
-            self.trackers.tell("start", Begun(self.folder, plain(self.spec), self.rows, kept))
-            moments = train(self.state, loss_fn, data, self.plan, due=self._due(signals))
-            for moment in moments if not self.finished else ():
+            self._remember([json.loads(row) for row in metrics.kept])
+            for moment in self._moments(signals) if not self.finished else ():
                 if moment.finished:
-                    record = self._record(moment, before)
-                    metrics.add(record.row())
-                    self.trackers.tell("record", record.row())
-                    self.progress.judge(record)
-                    said = [*map(str, self.health.look(record, self.state, last=self.finished)), *self.trackers.notes()]
-                    record = replace(record, notes=tuple(said)) if said else record
+                    record = self._take_in(moment, before, metrics)
                 if signals.wish or self._time_to_save(moment):
                     self._save(metrics)
                     signals.save = False
@@ -197,6 +205,37 @@ class Run:
         signals.training = False
         self.seconds["train"] = time.perf_counter() - began
         self._finish()
+
+    def _remember(self, rows: Sequence[dict[str, Any]]) -> None:
+        """Take in the rows of the epochs before."""
+        self.health.remember(rows)
+        self.trackers.tell("start", Begun(self.folder, plain(self.spec), self.rows, rows))
+
+    def _is_known(self) -> bool:
+        """Return whether summary.json was written already, and take it as it is."""
+        summary = self.folder / "summary.json"
+        if summary.is_file():
+            self.summary = json.loads(summary.read_text("utf-8"))
+        return summary.is_file()
+
+    def _moments(self, signals: Signals) -> Iterator[Moment]:
+        """Return the loop over what is left to train."""
+        loss_fn = training_loss(self.network.loss_fn, self.plan, weighted=self.weight is not None)
+        return train(self.state, loss_fn, self._training_data(), self.plan, due=self._due(signals))
+
+    def _training_data(self) -> list[Tensor | RowSource]:
+        part, encode = self.data.parts["train"], self.network.head.encode
+        target = Applied(encode, part.y) if isinstance(part.x, RowSource) else encode(part.y)
+        return [part.x, target, *([] if self.weight is None else [self.weight])]
+
+    def _take_in(self, moment: Moment, before: float, metrics: Metrics) -> Record:
+        """Score an epoch, write its row, and judge it."""
+        record = self._record(moment, before)
+        metrics.add(record.row())
+        self.trackers.tell("record", record.row())
+        self.progress.judge(record)
+        said = [*map(str, self.health.look(record, self.state, last=self.finished)), *self.trackers.notes()]
+        return replace(record, notes=tuple(said)) if said else record
 
     def _due(self, signals: Signals) -> Any:
         """Return what the loop asks after each step: is there a reason to pause before the next one?"""
@@ -235,13 +274,17 @@ class Run:
         """Write `best` and `last`, after the rows that they count; each is replaced whole or not at all."""
         started = time.perf_counter()
         metrics.sync()
-        epoch = self.progress.best.epoch if self.progress.best_weights else None
-        if epoch is None or epoch != self._best_written:  # the same bytes again would cost as much as the first time
+        best = self._best_is()
+        if best is None or best != self._best_written:  # the same bytes again would cost as much as the first time
             commit(self.folder / BEST, to_bytes(self._best()))
-            self._best_written = epoch
+            self._best_written = best
         commit(self.folder / LAST, to_bytes(self._checkpoint()), keep=self.spec.checkpoint.keep)
         self._saved_at = time.perf_counter()
         self._saving = self._saved_at - started
+
+    def _best_is(self) -> tuple[int, ...] | None:
+        """Return what tells the best weights from others that were the best before; None when they are those of now."""
+        return (self.progress.best.epoch,) if self.progress.best_weights else None
 
     def _best(self) -> Checkpoint:
         """What eval and predict open: the weights of the best epoch, or those of now when there is nothing to judge by."""
@@ -263,7 +306,7 @@ class Run:
         """What a checkpoint says beside its tensors; nothing that differs between two equal runs."""
         data = self.data
         return {
-            "spec": self._learned_by(),
+            "spec": learned_by(self.spec),
             "task": {"targets": list(data.task.targets), "classes": list(data.task.classes)},
             "columns": [column.facts() for column in data.raw_columns],
             "layer_names": [name for name, _ in self.network.model.named_children()],
@@ -276,10 +319,6 @@ class Run:
             "threads": self.threads,
             **({"plugins": self.plugins} if self.plugins else {}),
         }
-
-    def _learned_by(self) -> dict[str, Any]:
-        """Return the config as far as the network depends on it: who is told of a run is no part of its checkpoints."""
-        return {key: value for key, value in plain(self.spec).items() if key != "track"}
 
     def _finish(self) -> None:
         """Score the best weights on every part, and write summary.json."""
@@ -314,3 +353,8 @@ def _intervals(every: int | str) -> tuple[int, int]:
     """Return `checkpoint.every` as steps and epochs; (0, 0) is `auto`."""
     count, unit = (every, "epoch") if isinstance(every, int) else re.match(r"(\d*) ?(\w*)", every).groups()  # type: ignore[union-attr]
     return (int(count), 0) if str(unit).startswith("step") else (0, int(count) if count else 0)
+
+
+def learned_by(spec: Experiment) -> dict[str, Any]:
+    """Return the config as far as the network depends on it: who is told of a run is no part of its checkpoints."""
+    return {key: value for key, value in plain(spec).items() if key != "track"}

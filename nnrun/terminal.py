@@ -9,7 +9,7 @@ import json as jsonlib
 import os
 import shlex
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import chain
 from pathlib import Path
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     import polars
 
     from nnrun.check.report import Report
-    from nnrun.run import Run
+    from nnrun.data.prepare import Prepared
+    from nnrun.tracking.tracker import Trackers
     from nnrun.trained import Predictions
 
 
@@ -113,41 +114,21 @@ def say_next(folder: Path, report: Path | None) -> None:
     say(f"next:   nnrun eval --checkpoint {run}\n        nnrun predict --checkpoint {run} FILE")
 
 
-def try_report(run: Run) -> Path | None:
-    """Draw the report of a finished run and return its page. Whatever goes wrong there is a note: the run itself is whole, and on disk."""
-
-    def draw() -> Path:
+def try_report(folder: Path, *, data: Prepared | None = None, device: str = "auto", trackers: Trackers | None = None) -> Path | None:
+    """Draw the report of a run, folds or seeds; return its page. Whatever goes wrong is a note: what was trained is whole, and on disk."""
+    try:
         from nnrun.report.write import write_report
 
-        return write_report(run.folder, data=run.data, device=str(run.device))
-
-    page = _tried(draw, run.folder)
-    if page is None:
-        return None
-    run.trackers.tell("report", page)
-    for note in run.trackers.notes():
-        say(f"note: {note}")
-    return page
-
-
-def try_folds_report(folder: Path) -> Path | None:
-    """Draw the report of a finished cross-validation and return its page; a fault is a note."""
-
-    def draw() -> Path:
-        from nnrun.report.folds import write_folds_report
-
-        return write_folds_report(folder)
-
-    return _tried(draw, folder)
-
-
-def _tried(draw: Callable[[], Path], folder: Path) -> Path | None:
-    try:
-        return draw()
+        page = write_report(folder, data=data, device=device)
     except Exception as error:  # noqa: BLE001 (no fault of a plot may fail a run that has succeeded; `nnrun report` shows it in full)
         what = error.faults[0].what if isinstance(error, NnrunError) else f"{type(error).__name__}: {error}"
         say(f"note: there is no report, though the run is whole: {what}; `nnrun report {shlex.quote(str(folder))}` tries again")
         return None
+    if trackers:
+        trackers.tell("report", page)
+        for note in trackers.notes():
+            say(f"note: {note}")
+    return page
 
 
 def print_comparison(found: dict[str, Any]) -> None:

@@ -32,6 +32,7 @@ from nnrun.runs.folder import checkpoint_file
 from nnrun.spec.experiment import Experiment
 from nnrun.spec.reader import check
 from nnrun.training.device import choose_device
+from nnrun.training.ensemble import ensemble
 from nnrun.training.evaluate import ROWS_AT_ONCE
 from nnrun.training.metrics import Scored
 from nnrun.training.network import Network, build_network, load_weights
@@ -237,6 +238,11 @@ def _device(name: str) -> torch.device:
         raise error.placed(lambda at: Place("--device", 0, 0)) from None
 
 
+def _with_weights(network: Network, weights: Mapping[str, Tensor]) -> Network:
+    load_weights(network.model, weights)
+    return network
+
+
 def load(path: Path | str, *, device: str = "auto") -> Trained:
     """Return the network in a checkpoint file, or the best one of a run folder.
 
@@ -247,6 +253,9 @@ def load(path: Path | str, *, device: str = "auto") -> Trained:
     file = checkpoint_file(Path(path))
     stored = files.load(file, only=("model", "preprocess", "target"))
     files.check_plugins(file, stored.facts)
+    if "seeds" in stored.facts:
+        what = f"{file} is the state of {len(stored.facts['seeds'])} networks in training"
+        raise CheckpointError(what, fix="give best.safetensors beside it, or go on with --resume")
     try:
         facts = stored.facts
         spec = check(facts["spec"])
@@ -254,10 +263,11 @@ def load(path: Path | str, *, device: str = "auto") -> Trained:
         weights = stored.under("model")
         fitted = [stored.under(f"preprocess/{number}") for number in range(len(spec.preprocess))]
         columns = columns_after(spec.preprocess, fitted, tuple(map(Column.of, facts["columns"])))
-        size = sum(tensor.numel() for tensor in weights.values())
+        members = facts.get("members")
+        size = sum(tensor.numel() for tensor in weights.values()) // (len(members) if members else 1)
         network = build_network(spec, task, tuple(facts["shape"]), where, columns=columns, scale=stored.under("target"), room=(size, ""))
         torch.set_num_threads(min(max(int(facts["threads"]), 1), 1024))
-        load_weights(network.model, weights)
+        network = ensemble(network, weights) if members else _with_weights(network, weights)
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, OverflowError) as error:
         raise CheckpointError(
             f"{file} does not fit together: {str(error).splitlines()[0]}", fix="use another checkpoint of the run"

@@ -131,11 +131,6 @@ def report(
     with user_errors():
         use_data_dir(data_dir)
         register_parts(plugin)
-        if (run / "fold-1").is_dir():
-            from nnrun.report.folds import write_folds_report
-
-            print(write_folds_report(run))
-            return
         from nnrun.report.write import write_report
 
         print(write_report(run, device=device or "auto"))

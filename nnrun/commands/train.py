@@ -2,19 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypedDict
 
 import typer
 
 from nnrun.commands.options import Config, DataDir, Device, Json, Overrides, Plugins, Quiet, register_parts, use_data_dir
-from nnrun.errors import CheckpointError
+from nnrun.errors import CheckpointError, InputError
 from nnrun.live import show_training
 from nnrun.runs.signals import Signals
-from nnrun.terminal import say, say_next, say_summary, try_folds_report, try_report, user_errors
+from nnrun.terminal import say, say_next, say_summary, try_report, user_errors
 
 if TYPE_CHECKING:
-    from nnrun.folds import Folds
+    from nnrun.several import Several
+    from nnrun.spec.experiment import Experiment
+    from nnrun.spec.source import Source
+
+
+ManySeeds = Annotated[
+    int | None, typer.Option("--seeds", metavar="N", help="Train N networks that differ in their seed.", show_default=False)
+]
+Vary = Annotated[
+    str | None, typer.Option("--vary", metavar="WHAT", help="With --seeds: split draws the split by each seed too.", show_default=False)
+]
+WithEnsemble = Annotated[bool, typer.Option("--ensemble", help="With --seeds: write a checkpoint that predicts with the mean of all.")]
+
+
+class Where(TypedDict):
+    """Which folder a run has, and how it comes to it."""
+
+    out: Path | None
+    resume: bool
+    allow_change: Sequence[str]
 
 
 def train(
@@ -28,6 +48,9 @@ def train(
     folds: Annotated[
         int | None, typer.Option("--folds", metavar="K", help="Cross-validate: one network for each of K folds.", show_default=False)
     ] = None,
+    seeds: ManySeeds = None,
+    vary: Vary = None,
+    ensemble: WithEnsemble = False,
     plugin: Plugins = None,
     device: Device = None,
     data_dir: DataDir = None,
@@ -46,38 +69,58 @@ def train(
         if resume and out is not None:
             _refuse_without_plugins(out)
         spec, source = read_spec(config, set_ or (), device=device)  # before torch is imported: faults of the config are told at once
-        if folds is not None:
-            from nnrun.folds import Folds
-
-            several = Folds(spec, source, folds, out=out, resume=resume, allow_change=allow_change or ())
-            _train_folds(several, signals, json=json, quiet=quiet, report=report)
+        where: Where = {"out": out, "resume": resume, "allow_change": allow_change or ()}
+        if several := _several(spec, source, where, folds=folds, seeds=seeds, vary=vary, ensemble=ensemble):
+            _train_several(several, signals, report=report, json=json, quiet=quiet)
             return
         from nnrun.run import open_run
 
-        run = open_run(spec, source, out=out, resume=resume, allow_change=allow_change or ())
+        run = open_run(spec, source, **where)
         show_training(run, run.train(signals), spec.name, quiet=quiet)
         if not quiet:
             say_summary(run.summary)
         from nnrun.runs.folder import strict_json
 
         print(strict_json(run.summary) if json else run.folder, flush=True)
-        page = try_report(run) if report else None
+        page = try_report(run.folder, data=run.data, device=str(run.device), trackers=run.trackers) if report else None
         if not quiet:
             say_next(run.folder, page)
 
 
-def _train_folds(folds: Folds, signals: Signals, *, json: bool, quiet: bool, report: bool) -> None:
-    """Train the run of each fold, and print the folder of them all, or their figures."""
-    from nnrun.folds import told
+def _several(
+    spec: Experiment, source: Source, where: Where, *, folds: int | None, seeds: int | None, vary: str | None, ensemble: bool
+) -> Several | None:
+    """Return the runs that the options ask for; None for one run."""
+    if folds is not None and seeds is not None:
+        raise InputError("--seeds and --folds do not go together", fix="leave one of them out, or write `split: {folds: 5, fold: 1}`")
+    if seeds is None and (vary is not None or ensemble):
+        raise InputError(f"{'--ensemble' if vary is None else '--vary'} is for several seeds", fix="add --seeds 32")
+    if folds is not None:
+        from nnrun.folds import Folds
+
+        return Folds(spec, source, folds, **where)
+    if seeds is not None:
+        from nnrun.seeds import Seeds
+
+        return Seeds(spec, source, seeds, vary=vary, ensemble=ensemble, **where)
+    return None
+
+
+def _train_several(several: Several, signals: Signals, *, report: bool, json: bool, quiet: bool) -> None:
+    """Train each run, and print the folder of them all, or their figures."""
     from nnrun.runs.folder import strict_json
 
-    for number, run in folds.runs():
-        show_training(run, folds.train(run, signals), f"fold {number}/{folds.count}", quiet=quiet)
-    for line in told(folds.summary) if not quiet else ():
+    for note in several.notes if not quiet else ():
+        say(f"note: {note}")
+    for name, run in several.runs():
+        show_training(run, several.train(run, signals), name, quiet=quiet)
+    for line in several.told() if not quiet else ():
         say(line)
-    print(strict_json(folds.summary) if json else folds.folder, flush=True)
-    page = try_folds_report(folds.folder) if report else None
-    if page and not quiet:
+    print(strict_json(several.summary) if json else several.folder, flush=True)
+    page = try_report(several.folder) if report else None
+    if several.is_one_run and not quiet:
+        say_next(several.folder, page)
+    elif page and not quiet:
         say(f"report: {page}")
 
 

@@ -76,7 +76,7 @@ def prepare(
         DataError: the data is missing, not usable, or not what it was when the network was trained.
     """
     dataset = load_dataset(spec)
-    rows = split_rows(spec.split, dataset, spec.seed)
+    rows = split_rows(spec.split, dataset, spec.seed if spec.split.seed is None else spec.split.seed)
     split_digest = hashlib.sha256(b"".join(part.numpy().tobytes() + b"/" for part in rows.values())).hexdigest()
     digests = {"data": digest(dataset), "split": split_digest}
     for name, value in (stored or {}).items():

@@ -108,7 +108,7 @@ class LayerRow:
     parameters: int
 
 
-def layer_table(model: nn.Sequential, input_shape: tuple[int, ...]) -> list[LayerRow]:
+def layer_table(model: nn.Module, input_shape: tuple[int, ...]) -> list[LayerRow]:
     """Return a row for each layer of the list, in order; what is inside a layer counts with it."""
     names = {module: name for name, module in model.named_children()}
     return [

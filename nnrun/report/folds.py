@@ -18,10 +18,9 @@ from nnrun.errors import CheckpointError
 from nnrun.folds import OUT_OF_FOLD
 from nnrun.report.classes import Judged, class_plots, class_table
 from nnrun.report.numbers import Numbers, number_plots
-from nnrun.report.page import render
+from nnrun.report.page import PAGE, commit_page, render
 from nnrun.report.style import Plot, drawing
 from nnrun.report.words import spread
-from nnrun.report.write import PAGE, commit_page
 from nnrun.trained import Trained, load
 
 PART = "out of fold"

@@ -11,12 +11,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from nnrun.errors import not_writable
 from nnrun.model.build import layer_table
 from nnrun.report.style import Plot
 from nnrun.report.words import baselines, number, results, spread
+from nnrun.runs.folder import commit
 from nnrun.trained import Trained
 
 TEMPLATE = "page.html.j2"
+PAGE, PLOTS = "report.html", "plots"
 
 
 def page(
@@ -51,7 +54,7 @@ def page(
         layers=[{"layer": one, "in": _shape(one.input_shape), "out": _shape(one.output_shape)} for one in layers],
         parameters=sum(one.parameters for one in layers),
         config=config,
-        provenance=_provenance(net, summary),
+        provenance=provenance(summary.get("provenance") or {key: net.facts[key] for key in ("versions", "device", "threads", "digests")}),
     )
 
 
@@ -64,6 +67,18 @@ def render(template: str, **values: Any) -> str:
     )
     environment.filters |= {"number": number, "spread": spread, "data_uri": _data_uri}
     return environment.get_template(template).render(values)
+
+
+def commit_page(folder: Path, page: str, plots: list[Plot]) -> Path:
+    """Write a page and its plots into a folder, and return the path of the page."""
+    try:
+        (folder / PLOTS).mkdir(exist_ok=True)
+        for plot in plots:
+            (folder / PLOTS / f"{plot.name}.png").write_bytes(plot.png)
+    except OSError as error:
+        raise not_writable(folder / PLOTS, error) from None
+    commit(folder / PAGE, page.encode())
+    return folder / PAGE
 
 
 def headline(summary: Mapping[str, Any], part: str) -> str:
@@ -98,9 +113,8 @@ def _shape(shape: Sequence[int]) -> str:
     return " × ".join(map(str, shape))
 
 
-def _provenance(net: Trained, summary: Mapping[str, Any]) -> dict[str, str]:
-    """Return what the result depends on: from the summary, or from the checkpoint of a run that is not finished."""
-    known = summary.get("provenance") or {key: net.facts[key] for key in ("versions", "device", "threads", "digests")}
+def provenance(known: Mapping[str, Any]) -> dict[str, str]:
+    """Return what the result depends on, a line each: from the summary, or from the checkpoint of a run that is not finished."""
     flat: dict[str, str] = {}
     for key, value in known.items():
         if isinstance(value, dict):

@@ -19,12 +19,14 @@ import torch
 
 from nnrun.data.prepare import Prepared, load_dataset
 from nnrun.data.source import column
-from nnrun.errors import CheckpointError, not_writable
+from nnrun.errors import CheckpointError
 from nnrun.report.classes import Judged, class_plots, class_table
 from nnrun.report.curves import curves
+from nnrun.report.folds import write_folds_report
 from nnrun.report.numbers import Line, Numbers, line_plot, number_plots
-from nnrun.report.page import page
+from nnrun.report.page import commit_page, page
 from nnrun.report.pictures import filters, picture_plots
+from nnrun.report.seeds import summary_of_seeds, write_seeds_report
 from nnrun.report.style import Plot, drawing
 from nnrun.runs.folder import commit
 from nnrun.tracking.tracker import flat
@@ -33,7 +35,7 @@ from nnrun.trained import Trained, load
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-PAGE, PLOTS, TABLE = "report.html", "plots", "metrics.csv"
+TABLE = "metrics.csv"
 LINE_POINTS = 200
 
 
@@ -58,7 +60,7 @@ class Found:
 
 
 def write_report(folder: Path | str, *, data: Prepared | None = None, device: str = "auto") -> Path:
-    """Write the report of a run, and return the path of the page.
+    """Write the report of a run, or of folds or seeds, and return the path of the page.
 
     Args:
         data: the data as the run prepared it, on `device`; None prepares it anew.
@@ -69,23 +71,15 @@ def write_report(folder: Path | str, *, data: Prepared | None = None, device: st
         EnvironmentFault: the system refused a write.
     """
     folder = Path(folder)
+    if (folder / "fold-1").is_dir():
+        return write_folds_report(folder)
+    if seeds := summary_of_seeds(folder):
+        return write_seeds_report(folder, seeds)
     found = read_run(folder, data, device)
     with drawing():
         plots, table = draw(found)
     commit(folder / TABLE, csv_of(found.rows).encode())
     return commit_page(folder, page(found.net, found.rows, found.summary, found.config, found.part, plots, table), plots)
-
-
-def commit_page(folder: Path, page: str, plots: list[Plot]) -> Path:
-    """Write a page and its plots into a folder, and return the path of the page."""
-    try:
-        (folder / PLOTS).mkdir(exist_ok=True)
-        for plot in plots:
-            (folder / PLOTS / f"{plot.name}.png").write_bytes(plot.png)
-    except OSError as error:
-        raise not_writable(folder / PLOTS, error) from None
-    commit(folder / PAGE, page.encode())
-    return folder / PAGE
 
 
 def read_run(folder: Path, data: Prepared | None = None, device: str = "auto") -> Found:

@@ -31,8 +31,18 @@ def facts_of(path: Path) -> dict[str, Any]:
         "parameters": _parameters(file, header),
         "line": _line(file, header),
         "sha256": {name: digest for name, digest in header.facts["tensors"].items() if name.startswith("model/")},
-        "summary": json.loads(summary_file.read_text("utf-8")) if summary_file.is_file() else None,
+        "summary": told_of(json.loads(summary_file.read_text("utf-8"))) if summary_file.is_file() else None,
     }
+
+
+def told_of(summary: dict[str, Any]) -> dict[str, Any]:
+    """Return a summary with one number for each figure: that of several networks is their mean, and its interval is that of the mean."""
+    over = {part: {name: one for name, one in figures.items() if isinstance(one, dict)} for part, figures in summary["metrics"].items()}
+    if not any(over.values()):
+        return summary
+    means = {part: {name: one["mean"] for name, one in figures.items()} for part, figures in over.items()}
+    intervals = {part: {name: one.get("interval") for name, one in figures.items()} for part, figures in over.items()}
+    return summary | {"metrics": means, "intervals": intervals}
 
 
 def describe(path: Path) -> str:
@@ -50,6 +60,8 @@ def describe(path: Path) -> str:
         f"experiment  {spec['name']}: {spec['dataset']['name']} → {wanted}",
         f"training    {settings}, loss {spec['loss']['name']}",
         f"made by     {made_by}; {facts['device']}, {facts['threads']} thread{'s' * (facts['threads'] > 1)}",
+        *([f"networks    {_seeds(facts['members'])}, whose predictions are averaged"] if "members" in facts else []),
+        *([f"networks    {_seeds(facts['seeds'])}, in training"] if "seeds" in facts else []),
         f"digests     data {facts['digests']['data'][:16]}, split {facts['digests']['split'][:16]}",
         *(f"plug-in     {plugin}: {KINDS[kind].singular} {name!r}" for kind, name, plugin in plugins(Path(facts["checkpoint"]), facts)),
         "",
@@ -64,11 +76,16 @@ def describe(path: Path) -> str:
         sign = "-" if intercept < 0 else "+"
         lines.append(f"  in the data's own units: {task['targets'][0]} = {slope:.6g}·{column} {sign} {abs(intercept):.6g}")
     if facts["summary"]:
-        lines.append("")
+        several = facts["summary"].get("seeds")
+        lines += ["", *([f"  the mean of {_seeds(several)}; this is that of seed {facts['summary']['chosen']['seed']}"] if several else [])]
         for part, scores in facts["summary"]["metrics"].items():
             figures = "  ".join(f"{name} {value:.4f}" for name, value in scores.items() if value is not None)
             lines.append(f"  {part:<6} {facts['summary']['rows'][part]:>6} rows  {figures}")
     return "\n".join(lines)
+
+
+def _seeds(seeds: list[int]) -> str:
+    return f"{len(seeds)} networks, seeds {seeds[0]} to {seeds[-1]}"
 
 
 def _parameters(file: Path, header: Header) -> dict[str, dict[str, Any]]:
@@ -88,7 +105,13 @@ def _line(file: Path, header: Header) -> dict[str, float] | None:
     facts = header.facts
     kinds = [next(iter(layer)) if isinstance(layer, dict) else layer for layer in facts["spec"]["layers"]]
     weights = [name for name in header.layout if name.startswith("model/")]
-    if facts["raw_shape"] != [1] or len(facts["task"]["targets"]) != 1 or facts["task"]["classes"] or kinds not in ([], ["linear"]):
+    if (
+        {"seeds", "members"} & set(facts)
+        or facts["raw_shape"] != [1]
+        or len(facts["task"]["targets"]) != 1
+        or facts["task"]["classes"]
+        or kinds not in ([], ["linear"])
+    ):
         return None
     by_end = {name.rpartition(".")[2]: small_values(file, header, name) for name in weights}
     slope, shift = 1.0, 0.0  # what the preprocessing makes of x: slope·x + shift

@@ -78,6 +78,9 @@ class Split(Spec):
     id: str | None = None
     """For method hash: the column that names each row; its part does not depend on the other rows, nor on their order."""
 
+    seed: int | None = Field(default=None, ge=0, lt=2**63)
+    """What the rows are drawn by; by default the experiment's own seed. `nnrun train --seeds` keeps it, so that all see the same rows."""
+
     folds: int | None = Field(default=None, ge=2, le=1000)
     """Cut the rows into so many folds; one is the test part, the others are trained on (`nnrun train --folds` runs them all)."""
 

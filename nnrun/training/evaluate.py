@@ -15,6 +15,8 @@ from nnrun.training.metrics import Scored, score
 MODAL = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._NormBase, nn.RReLU, nn.RNNBase)
 ROWS_AT_ONCE = 1024
 """Rows of one forward pass outside training; fixed, so that the same checkpoint gives the same bits."""
+ROWS_OF_STACK = 16 * ROWS_AT_ONCE
+"""The same for many networks at once: rows times networks."""
 
 
 def has_modes(model: nn.Module) -> bool:

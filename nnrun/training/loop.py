@@ -128,7 +128,7 @@ def train(
         DivergedError: a loss or a gradient is not finite; the weights are those before the step.
     """
     x = data[0]
-    uses = _uses(len(x), plan)
+    uses = batch_uses(len(x), plan)
     shuffled = plan.shuffle and plan.batch_size < len(x)  # one batch of all rows has no order
     context = autocast(x.device, plan.precision)
     state.model.train()
@@ -178,7 +178,7 @@ def _epoch(data: Sequence[Tensor | RowSource], order: Tensor | None, plan: Plan,
 
 
 @dataclass(frozen=True)
-class _Use:
+class Use:
     """What becomes of one batch: its rows, its share in the rows of its update, and whether the update follows it."""
 
     rows: int
@@ -186,14 +186,14 @@ class _Use:
     ends_group: bool
 
 
-def _uses(rows: int, plan: Plan) -> list[_Use]:
+def batch_uses(rows: int, plan: Plan) -> list[Use]:
     """Return the use of each batch of an epoch; the batches of one group make one update, in which each row weighs the same."""
     sizes = [
         min(plan.batch_size, rows - number * plan.batch_size)
         for number in range(batches_per_epoch(rows, plan.batch_size, drop_last=plan.drop_last))
     ]
     groups = [sizes[first : first + plan.accumulate] for first in range(0, len(sizes), plan.accumulate)]
-    return [_Use(size, size / sum(group), number == len(group) - 1) for group in groups for number, size in enumerate(group)]
+    return [Use(size, size / sum(group), number == len(group) - 1) for group in groups for number, size in enumerate(group)]
 
 
 def _backward(

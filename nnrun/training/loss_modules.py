@@ -56,8 +56,7 @@ class Weighted(nn.Module):
     def __init__(self, loss: nn.Module) -> None:
         super().__init__()
         self.loss = loss
-        inner = loss.loss if isinstance(loss, ByClass | SameShape) else loss
-        inner.reduction = "none"  # type: ignore[assignment]
+        _inner(loss).reduction = "none"  # type: ignore[assignment]
 
     def forward(self, output_NK: Tensor, target: Tensor, weight_N: Tensor) -> Tensor:
         targets = len(target) // len(output_NK)
@@ -67,6 +66,29 @@ class Weighted(nn.Module):
             raise SpecError(what, fix="leave the weights out, or use a loss of nnrun", at=("loss",))
         by_row = losses.flatten(1).mean(1) if losses.ndim > 1 else losses
         return (by_row * weight_N).sum() / weight_N.sum().clamp(min=torch.finfo(weight_N.dtype).tiny)
+
+
+class OfEach(nn.Module):
+    """The loss of each of many networks (M,): outputs (M, N, K), targets (M, N, …), and perhaps weights of the rows (M, N).
+
+    Losses of single rows know nothing of networks, so those of all are computed at once, and averaged as the loss does it.
+    """
+
+    def __init__(self, loss: nn.Module) -> None:
+        super().__init__()
+        self.loss = copy.deepcopy(loss)
+        inner = _inner(self.loss)
+        inner.reduction = "none"  # type: ignore[assignment]
+        self.class_weight = inner.weight if isinstance(inner, nn.CrossEntropyLoss | nn.NLLLoss) else None
+
+    def forward(self, output_MNK: Tensor, target: Tensor, weight_MN: Tensor | None = None) -> Tensor:
+        losses: Tensor = self.loss(output_MNK.flatten(0, 1), target.flatten(0, 1))
+        losses_MN = losses.view(*output_MNK.shape[:2], -1).mean(2) if losses.ndim > 1 else losses.view(output_MNK.shape[:2])
+        if weight_MN is not None:
+            return (losses_MN * weight_MN).sum(1) / weight_MN.sum(1).clamp(min=torch.finfo(weight_MN.dtype).tiny)
+        if self.class_weight is not None:  # torch divides by the weights of the classes
+            return losses_MN.sum(1) / self.class_weight[target].sum(1)
+        return losses_MN.mean(1)
 
 
 class KLDivergence(nn.Module):
@@ -114,6 +136,11 @@ class Hinge(nn.Module):
         _require_alike(output_NK, sign_NK)
         losses = torch.clamp(self.margin - sign_NK * output_NK, min=0)
         return losses if self.reduction == "none" else losses.mean()
+
+
+def _inner(loss: nn.Module) -> nn.Module:
+    """Return the module that has the `reduction`."""
+    return loss.loss if isinstance(loss, ByClass | SameShape) else loss
 
 
 def _require_alike(output: Tensor, target: Tensor) -> None:

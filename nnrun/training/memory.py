@@ -12,7 +12,7 @@ from nnrun.machine import free_memory
 from nnrun.model.build import passed
 from nnrun.spec.experiment import Experiment
 from nnrun.training.eager import step_of
-from nnrun.training.evaluate import ROWS_AT_ONCE
+from nnrun.training.evaluate import ROWS_AT_ONCE, ROWS_OF_STACK
 
 FLOAT = 4  # bytes
 VIEWS = (nn.Flatten, nn.Unflatten, nn.Identity)
@@ -55,7 +55,7 @@ def check_activations(model: nn.Module, shape: tuple[int, ...], rows: int, devic
     """
     if device.type == "cuda":  # torch says so itself there
         return
-    sizes = [math.prod(gave) for module, _, gave in passed(model, shape) if not isinstance(module, VIEWS) and not list(module.children())]
+    sizes = _values(model, shape)
     largest = max(sizes, default=0)
     training, scoring, free = FLOAT * rows * (sum(sizes) + largest), FLOAT * 2 * ROWS_AT_ONCE * largest, free_memory()
     if training > free:
@@ -66,6 +66,32 @@ def check_activations(model: nn.Module, shape: tuple[int, ...], rows: int, devic
     if scoring > free:
         what = f"a layer makes {largest:,} values of each row, {in_gb(scoring)} for the {ROWS_AT_ONCE} rows that are scored at once"
         raise EnvironmentFault(f"{what}, and {in_gb(free)} are free", fix="make the layers smaller", at=("layers",))
+
+
+def check_stack(spec: Experiment, model: nn.Module, shape: tuple[int, ...], rows: int, count: int, device: torch.device) -> None:
+    """Refuse to train so many networks like this one at once when their weights or the values between their layers do not fit in.
+
+    Args:
+        rows: of the largest batch; each network has one of its own.
+
+    Raises:
+        EnvironmentFault: with both sizes.
+    """
+    fix = "write a smaller --seeds, and train the others with another seed in another folder"
+    most, because = most_parameters(spec, device, keeps_best=True)
+    parameters = count * sum(parameter.numel() for parameter in model.parameters())
+    if parameters > most:
+        raise EnvironmentFault(f"{count} networks learn {parameters:,} numbers together: {because}", fix=fix)
+    sizes, free = _values(model, shape), free_memory()
+    needed = FLOAT * max(count * rows * (sum(sizes) + max(sizes, default=0)), 2 * ROWS_OF_STACK * max(sizes, default=0))
+    if needed > free and device.type != "cuda":
+        what = f"the layers of {count} networks make {in_gb(needed)} of values for batches of {rows} rows, and {in_gb(free)} are free"
+        raise EnvironmentFault(what, fix=f"lower batch_size, or {fix}", at=("batch_size",))
+
+
+def _values(model: nn.Module, shape: tuple[int, ...]) -> list[int]:
+    """Return how many values each layer makes of a row."""
+    return [math.prod(gave) for module, _, gave in passed(model, shape) if not isinstance(module, VIEWS) and not list(module.children())]
 
 
 def in_gb(size: int) -> str:

@@ -32,7 +32,7 @@ class Network:
         foreign: whether a part of it belongs to a plug-in.
     """
 
-    model: nn.Sequential
+    model: nn.Module
     loss_fn: nn.Module
     head: Head
     metrics: list[str]

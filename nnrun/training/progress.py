@@ -36,7 +36,7 @@ class Progress:
         if self.plateau:
             self.plateau.update(record.figure(self.plateau.monitor))
         if self.best.monitor and self.best.improved(record.figure(self.best.monitor), record.epoch):
-            self._keep_weights()
+            self.keep_weights()
         if self.watch:
             self.watch.improved(record.figure(self.watch.monitor), record.epoch)
 
@@ -62,7 +62,7 @@ class Progress:
         if best_weights:
             self.best_weights = {name: best_weights[name].to(live.device) for name, live in self.live_weights.items()}
 
-    def _keep_weights(self) -> None:
+    def keep_weights(self) -> None:
         """Copy the weights of this epoch; the first time makes the copies, later ones fill them."""
         if not self.best_weights:
             self.best_weights = {name: tensor.clone() for name, tensor in self.live_weights.items()}

@@ -1,0 +1,244 @@
+"""Networks that differ in their seed, trained side by side: their weights lie in one tensor, and a step moves all of them.
+
+One `vmap` gives the outputs of each network for its own batch; the gradient of the sum of their losses is that of each, since no network's
+loss depends on another's weights; and torch's optimisers work number by number. What that does not hold for is listed in `stackable.py`.
+
+Shapes: M networks that still train, N rows, B rows of a batch, K outputs.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+
+from nnrun.data.dataset import Rows
+from nnrun.data.source import RowSource, blocks
+from nnrun.model.build import passed
+from nnrun.training.evaluate import ROWS_OF_STACK
+from nnrun.training.head import Head
+from nnrun.training.loop import Moment, Plan, State, Use, batch_uses, row_order, set_lr, stream_seed
+from nnrun.training.loss_modules import OfEach
+from nnrun.training.metrics import Scored, score
+
+GATHERED = 64 << 20
+"""Bytes of rows that are gathered at once: an epoch of a small table, a few batches of pictures."""
+
+
+class Stack:
+    """Networks side by side.
+
+    Args:
+        models: those of the seeds, in their order; taken one at a time.
+        loss_fn: that of one network.
+        shape: of one prepared row.
+
+    Attributes:
+        seeds: of the networks that still train, in the order of the first dimension.
+        model: a module like theirs, each of its weights (M, …).
+        train_losses: the loss of each in the epoch that has ended.
+    """
+
+    def __init__(self, seeds: Sequence[int], models: Iterable[nn.Module], loss_fn: nn.Module, shape: tuple[int, ...]) -> None:
+        self.seeds, self.train_losses = list(seeds), [torch.nan] * len(seeds)
+        for place, model in enumerate(models):
+            if place == 0:
+                self.model, self._one = copy.deepcopy(model), copy.deepcopy(model)
+                for name, tensor in _held(self.model).items():
+                    tensor.data = tensor.new_empty(len(seeds), *model.state_dict()[name].shape)
+            for name, tensor in model.state_dict().items():
+                _held(self.model)[name].data[place] = tensor
+        self._drops = _make_visible(self._one, shape)
+        self.streams = [torch.Generator().manual_seed(stream_seed(seed, "dropout")) for seed in seeds] if self._drops else []
+        self._held = _held(self.model)
+        self._loss_fn = OfEach(loss_fn)
+
+    def losses(self, batch: Sequence[Tensor], *, shared: bool) -> Tensor:
+        """Return the mean loss (M,) of each network on its batch, (M, B, …); or on one and the same, (B, …), when it is shared."""
+        x, *rest = batch
+        noise = {f"{name}.noise": drop.draw(self.streams, x.shape[0 if shared else 1]) for name, drop in self._drops.items()}
+        output_MBK = self._run(self._held | noise, x, shared=shared)
+        made: Tensor = self._loss_fn(output_MBK, *(self._for_each(one) if shared else one for one in rest))
+        return made
+
+    def _run(self, weights: dict[str, Tensor], x: Tensor, *, shared: bool) -> Tensor:
+        """Return the outputs (M, B, K) of inputs (M, B, …), or of (B, …) that all networks get."""
+        made: Tensor = vmap(lambda held, x_BD: functional_call(self._one, held, (x_BD,)), in_dims=(0, None if shared else 0))(weights, x)
+        return made
+
+    def _for_each(self, one: Tensor) -> Tensor:
+        return one.expand(len(self.seeds), *one.shape)
+
+    @torch.no_grad()
+    def outputs(self, x: Tensor | RowSource) -> Tensor:
+        """Return the outputs (M, N, K) of prepared inputs (N, …), in evaluation mode."""
+        self._one.eval()
+        made = [self._run(self._held, x_BD, shared=True) for x_BD in blocks(x, max(1, ROWS_OF_STACK // len(self.seeds)))]
+        self._one.train()
+        return torch.cat(made, 1)
+
+    @torch.no_grad()
+    def figures(self, part: Rows, head: Head, metrics: Sequence[str]) -> list[dict[str, float]]:
+        """Return the loss and the metrics of each network over all rows; one wait for the device."""
+        output_MNK = self.outputs(part.x)
+        y_MN = self._for_each(part.y)
+        scored = Scored(y_MN, vmap(head.predict)(output_MNK), len(head.task.classes), partial(vmap(head.probabilities), output_MNK))
+        made = {"loss": self._loss_fn(output_MNK, self._for_each(head.encode(part.y))), **score(metrics, scored)}
+        rows = torch.stack([figure.to(torch.float32 if part.y.device.type == "mps" else torch.float64) for figure in made.values()], 1)
+        return [dict(zip(made, row, strict=True)) for row in rows.tolist()]
+
+    def finite(self) -> list[bool]:
+        """Return of each network whether its loss of the epoch and all of its weights are finite."""
+        found = torch.stack([weight.isfinite().reshape(len(self.seeds), -1).all(1) for weight in self._held.values()]).all(0)
+        return [ok and abs(loss) < torch.inf for ok, loss in zip(found.tolist(), self.train_losses, strict=True)]
+
+    def weights(self, seed: int) -> dict[str, Tensor]:
+        """Return the weights of one network as they are now, without a copy."""
+        place = self.seeds.index(seed)
+        return {name: tensor[place] for name, tensor in self.model.state_dict().items()}
+
+    def keep(self, seeds: Sequence[int], state: State) -> None:
+        """Go on with these networks alone; the others no longer cost anything."""
+        places = [self.seeds.index(seed) for seed in seeds]
+        index = torch.tensor(places, device=state.loss_sum.device, dtype=torch.int64)
+        for tensor in self._held.values():
+            tensor.data = tensor.data[index]
+        for kept in state.optimizer.state.values():
+            kept |= {name: value[index] for name, value in kept.items() if isinstance(value, Tensor) and value.ndim}
+        state.loss_sum = state.loss_sum[index]
+        self.streams = [self.streams[place] for place in places] if self.streams else []
+        self.seeds = list(seeds)
+
+
+class _Dropped(nn.Module):
+    """Dropout whose random numbers come from outside, those that the network would draw by itself.
+
+    Args:
+        p: the chance of a value, or of a whole channel, to be 0.
+        shape: of what is drawn for one row.
+    """
+
+    noise: Tensor
+
+    def __init__(self, p: float, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.p, self.shape = p, shape
+        self.register_buffer("noise", torch.ones(()), persistent=False)
+
+    def draw(self, streams: Sequence[torch.Generator], rows: int) -> Tensor:
+        """Return the factors (M, B, …) of a batch; each network draws from its own stream, as torch's dropout does on the CPU."""
+        noise = torch.empty(len(streams), rows, *self.shape)
+        for one, stream in zip(noise, streams, strict=True):
+            one.bernoulli_(1 - self.p, generator=stream)
+        return noise.div_(1 - self.p)
+
+    def forward(self, input: Tensor) -> Tensor:
+        return input * self.noise if self.training else input
+
+
+def _make_visible(model: nn.Module, shape: tuple[int, ...]) -> dict[str, _Dropped]:
+    """Put dropout whose noise is given in place of each that draws, and return these by name, in the order in which they draw."""
+    names = {module: name for name, module in model.named_modules()}
+    drops = {}
+    for module, came, _ in list(passed(model, shape)):
+        if isinstance(module, nn.modules.dropout._DropoutNd) and module.p:
+            one = _Dropped(module.p, came if isinstance(module, nn.Dropout) else (came[0], *(1 for _ in came[1:])))
+            model.set_submodule(names[module], one)
+            drops[names[module]] = one
+    return drops
+
+
+def _held(model: nn.Module) -> dict[str, Tensor]:
+    """Return the parameters and buffers that a checkpoint holds, themselves and no copies."""
+    stored = model.state_dict()
+    return {name: tensor for name, tensor in (*model.named_parameters(), *model.named_buffers()) if name in stored}
+
+
+def train_stack(
+    state: State, stack: Stack, data: Sequence[Tensor], plans: Mapping[int, Plan], *, due: Callable[[State], bool]
+) -> Iterator[Moment]:
+    """Train from where `state` stands to the end of the plan, or until no network is left; the caller says between epochs which go on.
+
+    Args:
+        state: its loss_sum is (M,).
+        data: prepared inputs (N, …), targets (N, …) as the loss wants them, and perhaps weights (N,), on the device.
+        plans: seed → plan; they differ in the seed alone.
+        due: asked after each step whether to yield before the next one.
+    """
+    plan = next(iter(plans.values()))
+    rows = len(data[0])
+    uses = batch_uses(rows, plan)
+    shuffled = plan.shuffle and plan.batch_size < rows
+    stack.model.train()
+    while state.epoch < plan.epochs and stack.seeds:
+        orders = [row_order(seed, state.epoch + 1, rows) for seed in stack.seeds] if shuffled else []
+        lr = set_lr(state, plan, state.epoch + state.batch / len(uses))
+        for number, batch in _batches(state, stack.seeds, data, orders, plans, uses):
+            if plan.by_step:
+                lr = set_lr(state, plan, state.epoch + number / len(uses))
+            use = uses[number]
+            state.loss_sum.add_(_backward(stack, batch, use.share, shared=not orders and not plan.augment), alpha=use.rows)
+            if use.ends_group:
+                _update(state, plan)
+            state.rows_seen += use.rows
+            state.batch = number + 1
+            if use.ends_group and state.batch < len(uses) and due(state):
+                yield Moment(state.epoch + 1, state.step, False, lr)
+
+        stack.train_losses = (state.loss_sum / state.rows_seen).tolist()  # the one wait for the device in an epoch
+        state.epoch, state.batch, state.rows_seen = state.epoch + 1, 0, 0
+        state.loss_sum.zero_()
+        yield Moment(state.epoch, state.step, True, lr, sum(stack.train_losses) / len(stack.seeds))
+
+
+def _batches(
+    state: State, seeds: Sequence[int], data: Sequence[Tensor], orders: Sequence[Tensor], plans: Mapping[int, Plan], uses: Sequence[Use]
+) -> Iterator[tuple[int, list[Tensor]]]:
+    """Yield the batches of the epoch that are left, with their numbers: (M, B, …) each, or (B, …) when all networks see the same."""
+    size, x = plans[seeds[0]].batch_size, data[0]
+    order_MN = torch.stack(list(orders)).to(x.device) if orders else None
+    at_once = max(1, GATHERED // (len(seeds) * size * max(1, x[0].numel()) * x.element_size()))
+    for first in range(state.batch, len(uses), at_once):
+        window = slice(first * size, (first + at_once) * size)
+        gathered = [one[window] if order_MN is None else one[order_MN[:, window]] for one in data]
+        split = zip(*(torch.split(one, size, 0 if order_MN is None else 1) for one in gathered), strict=True)
+        for number, batch in enumerate(list(split)[: len(uses) - first], first):
+            yield number, _augmented(data, list(batch), [plans[seed] for seed in seeds], orders, number, state.epoch + 1)
+
+
+def _augmented(
+    data: Sequence[Tensor], batch: list[Tensor], plans: Sequence[Plan], orders: Sequence[Tensor], number: int, epoch: int
+) -> list[Tensor]:
+    """Return a batch with what each network's own augmentation makes of it; without one, as it is."""
+    made, window = [], slice(number * plans[0].batch_size, (number + 1) * plans[0].batch_size)
+    for place, plan in enumerate(plans):
+        if plan.augment is None:
+            return batch
+        rows = (orders[place] if orders else torch.arange(len(data[0])))[window]
+        made.append(plan.augment(data, tuple(one[place] if orders else one for one in batch), rows, epoch))
+    return [torch.stack(parts) for parts in zip(*made, strict=True)]
+
+
+def _backward(stack: Stack, batch: Sequence[Tensor], share: float, *, shared: bool) -> Tensor:
+    """Add the gradients of one batch; return the mean losses (M,). Their graph ends here: `Stack.keep` reshapes the weights in it."""
+    losses_M = stack.losses(batch, shared=shared)
+    (losses_M.sum() if share == 1 else losses_M.sum() * share).backward()  # type: ignore[no-untyped-call]
+    return losses_M.detach()
+
+
+def _update(state: State, plan: Plan) -> None:
+    """Take one step of all networks with the gradients that have been added up."""
+    gradients = [parameter.grad for parameter in state.parameters if parameter.grad is not None]
+    if plan.clip_grad_norm:
+        norms = torch.stack([gradient.reshape(len(gradient), -1).norm(dim=1) for gradient in gradients]).norm(dim=0)
+        shrink_M = (plan.clip_grad_norm / (norms + 1e-6)).clamp(max=1)
+        for gradient in gradients:
+            gradient.mul_(shrink_M.view(-1, *[1] * (gradient.ndim - 1)))
+    state.take_step()
+    for parameter in state.parameters:
+        parameter.grad = None
+    state.step += 1
