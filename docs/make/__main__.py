@@ -10,4 +10,6 @@ from docs.make.site import build
 if __name__ == "__main__":
     out = ROOT / "build" / "site"
     faults = build(out, write="--write" in sys.argv[1:])
-    sys.exit("\n\n".join(faults) if faults else print(f"{out / 'index.html'}"))
+    if faults:
+        sys.exit("\n\n".join(faults))
+    print(out / "index.html")

@@ -31,9 +31,7 @@ from nnrun.cli import app
 ROOT = Path(__file__).parent.parent.parent
 BLOCK = re.compile(r"^```(sh|python)\n(.*?)^```\n(?:\n^```\n(.*?)^```\n)?", re.DOTALL | re.MULTILINE)
 PICTURE = re.compile(r"!\[[^\]]*\]\(([^)]+)\)")
-COMMAND = re.compile(
-    r"(?:[^\n]*<<'(\w+)'\n.*?^\1$|(?:[^\n]*\\\n)*[^\n]+)\n?", re.DOTALL | re.MULTILINE
-)  # here-documents and long lines are one
+COMMAND = re.compile(r"(?:[^\n]*<<'(\w+)'\n.*?^\1$|(?:[^\n]*\\\n)*[^\n]+)\n?", re.DOTALL | re.MULTILINE)  # with its here-document
 NUMBER = re.compile(r"(-?\d+(?:\.\d+)?e[-+]?\d+|-?\d+\.\d+)")
 TIMES = (
     (re.compile(r"\d+:\d\d left"), "0:00 left"),
@@ -69,10 +67,9 @@ class Page:
                     end = block.end(3)
         if write and faults:
             self.file.write_text(made + text[end:], "utf-8")
-            return []
-        return faults + [
-            f"{self.file}: no block makes the picture {name}" for name in self.pictures() if not (self.folder / name).is_file()
-        ]
+            faults = []
+        missing = (name for name in self.pictures() if not (self.folder / name).is_file())
+        return faults + [f"{self.file}: no block makes the picture {name}" for name in missing]
 
     def pictures(self) -> list[str]:
         """Return the pictures that the page shows, as paths from its folder."""

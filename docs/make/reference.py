@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 from typing import Annotated, get_args
 
 import typer
@@ -26,7 +27,8 @@ ABOUT = {
     "splits": "How the rows become a training, a validation and a test part: `split: {method: …}`.",
     "preprocess": "What is done to the inputs, in order: the list `preprocess`. A step learns from the training rows alone.",
     "augment": "What is done at random to the training pictures, anew in each epoch: the list `augment`.",
-    "layers": "What a network is made of: the list `layers`. Sizes of inputs are never written; they come from the data.",
+    "layers": "What a network is made of: the list `layers`. Sizes of inputs are never written; they come from the data. "
+    "The key `activation` names one of [the activations](../ideas/activations.md).",
     "losses": "What training makes small: the key `loss`.",
     "optimizers": "How a gradient becomes a step of the weights: the key `optimizer`; its learning rate is the key `lr`.",
     "schedules": "How the learning rate changes over the epochs: the key `schedule`.",
@@ -52,10 +54,18 @@ def reference() -> dict[str, str]:
 
 
 def _kind(registry: Registry) -> str:
-    """Return the page of one kind: what it is, an index, and each part under its name."""
-    entries = [registry[name] for name in registry]
-    index = " · ".join(f"[{entry.name}](#{entry.name.lower()})" for entry in entries)
-    return "\n\n".join([f"# {registry.kind.capitalize()}", ABOUT[registry.kind], index, *map(_part, entries)]) + "\n"
+    """Return the page of one kind: what it is, an index, and each part under its name; activations after the other layers."""
+    entries = sorted((registry[name] for name in registry), key=_activation)
+    groups = (
+        ["Activations:"] * again + [" · ".join(f"[{one.name}](#{one.name.lower()})" for one in few)]
+        for again, few in groupby(entries, _activation)
+    )
+    index = [line for group in groups for line in group]
+    return "\n\n".join([f"# {registry.kind.capitalize()}", ABOUT[registry.kind], *index, *map(_part, entries)]) + "\n"
+
+
+def _activation(entry: Entry) -> bool:
+    return bool(entry.traits.get("activation"))
 
 
 def _part(entry: Entry) -> str:
@@ -65,8 +75,8 @@ def _part(entry: Entry) -> str:
     if entry.arguments:
         rows = ([f"`{a.name}`", _text(catalog.in_words(a.type)), _default(a.required, a), _text(a.help)] for a in entry.arguments.values())
         said.append(_table(["argument", "type", "default", "what it is"], rows))
-    said += [f"```yaml\n{text.rstrip()}\n```" for text in catalog.examples(entry).values()]
-    return "\n\n".join(said)
+    written = "\n".join(f"# {title}\n{text}" for title, text in catalog.examples(entry).items())
+    return "\n\n".join([*said, *([f"```yaml\n{written}```"] if written else [])])
 
 
 def _config() -> str:
