@@ -53,7 +53,7 @@ class Page:
         text, faults, made, end = self.file.read_text("utf-8"), list[str](), "", 0
         for name in ("configs", "examples"):  # a reader types in the folder of the project
             (self.folder / name).symlink_to(ROOT / name)
-        with contextlib.chdir(self.folder), _reports():
+        with contextlib.chdir(self.folder), _unset():
             for block in BLOCK.finditer(text):
                 language, code, shown = block.groups()
                 place = f"{self.file}:{text.count(chr(10), 0, block.start()) + 1}"
@@ -176,15 +176,16 @@ def _program(words: list[str], given: str, *, last: bool) -> tuple[int, str]:
 
 def _environment() -> dict[str, str]:
     """Return an environment in which `nnrun` is the one that this process runs."""
-    return os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
+    return {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
 
 
 @contextlib.contextmanager
-def _reports() -> Iterator[None]:
-    """Draw reports, as a reader's nnrun does, also where a test run leaves them out."""
-    before = os.environ.pop("NNRUN_REPORT", None)
+def _unset() -> Iterator[None]:
+    """Run as on a reader's terminal, with reports and without what a test run or CI asks for."""
+    before = dict(os.environ)
+    for name in ("NNRUN_REPORT", "NNRUN_DATA", "GITHUB_ACTIONS", "GITHUB_STEP_SUMMARY", "FORCE_COLOR"):
+        os.environ.pop(name, None)
     try:
         yield
     finally:
-        if before is not None:
-            os.environ["NNRUN_REPORT"] = before
+        os.environ.update(before)
