@@ -5,7 +5,7 @@ BIN := .venv/bin
 # Tests come from many small processes; one thread each keeps them from fighting over the cores.
 WORKERS ?= 2
 
-.PHONY: train test coverage check check-rules format bench soak clean
+.PHONY: train test coverage check check-rules docs format bench soak clean
 
 train: .venv/ready
 	@run=$$($(BIN)/nnrun train configs/iris.yaml) && echo "$$run" && $(BIN)/nnrun eval --checkpoint "$$run"
@@ -26,6 +26,10 @@ check: .venv/ready
 # What the rules of `nnrun check` find in a gallery of faulty experiments, and say wrongly of sound ones.
 check-rules: .venv/ready
 	$(BIN)/python -m tests.check.gallery
+
+# The documentation as a site; its pages are run. The suite builds it too, and whatever is not as a page says is an error in both.
+docs: .venv/ready
+	$(BIN)/python -m docs.make
 
 format: .venv/ready
 	$(BIN)/ruff format .
