@@ -22,7 +22,7 @@ from torch import Tensor
 import nnrun.builtin  # noqa: F401 (fills the registries)
 from nnrun.check.examined import before_training
 from nnrun.check.health import Health
-from nnrun.data.prepare import Prepared, prepare
+from nnrun.data.prepare import Prepared, changed_rows, check_columns, prepare
 from nnrun.data.source import Applied, RowSource
 from nnrun.errors import CheckpointError, InputError, Interrupted, NnrunError
 from nnrun.model.build import forward_work
@@ -31,7 +31,7 @@ from nnrun.outcome import final_outcome
 from nnrun.runs.checkpoint import Checkpoint, to_bytes
 from nnrun.runs.folder import BEST, LAST, Metrics, check_space, clear_leftovers, commit, lock, new_folder, strict_json
 from nnrun.runs.provenance import git_commit, versions
-from nnrun.runs.resume import capture, named, newest, not_bitwise, refuse_changes, restore
+from nnrun.runs.resume import capture, known, named, newest, not_bitwise, refuse_changes, restore
 from nnrun.runs.signals import Signals
 from nnrun.spec.experiment import Experiment, foreign_parts, plain
 from nnrun.spec.source import Source
@@ -142,8 +142,12 @@ class Run:
             return
         path = self.spec.dataset.arguments().get("path")
         data = f"dataset {self.spec.dataset.entry.name!r}" + (f" ({path})" if path else "")
+        digests = self.data.digests
         self._refuse_other_kind(stored)
-        refuse_changes(stored, learned_by(self.spec), self.data.digests, allow_change, data)
+        self.notes += refuse_changes(
+            stored, learned_by(self.spec), digests, allow_change, data, lambda: changed_rows(self.spec, known(stored))
+        )
+        check_columns(self.data, stored.facts["columns"])
         self._put_back(stored)
         different = not_bitwise(stored, self._facts())
         self.notes += [different] if different else []
@@ -300,7 +304,7 @@ class Run:
 
     def _fitted(self) -> dict[str, Tensor]:
         steps = {f"preprocess/{number}/{name}": tensor for number, step in enumerate(self.data.fitted) for name, tensor in step.items()}
-        return steps | named("target", self.network.head.scale)
+        return steps | named("target", self.network.head.scale) | {"rows/marks": self.data.known.marks}
 
     def _facts(self) -> dict[str, Any]:
         """What a checkpoint says beside its tensors; nothing that differs between two equal runs."""
@@ -314,6 +318,7 @@ class Run:
             "raw_bytes": data.raw_bytes,
             "shape": list(data.shape),
             "digests": data.digests,
+            "dataset_rows": data.known.rows,
             "versions": versions(),
             "device": str(self.device),
             "threads": self.threads,

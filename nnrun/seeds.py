@@ -192,7 +192,7 @@ class Seeds(Several):
     def _ensemble(self, run: Run) -> dict[str, Any]:
         """Write the checkpoint that predicts with the mean of all networks; return its figures of each part."""
         weights = {name: torch.stack([one.weights[name].cpu() for one in self.members]) for name in self.members[0].weights}
-        best = load(self.folder / BEST, only=("preprocess", "target"))
+        best = load(self.folder / BEST, only=("preprocess", "target", "rows"))
         facts = {key: value for key, value in best.facts.items() if key != "format"}
         seeds = [member.seed for member in self.members]
         facts |= {

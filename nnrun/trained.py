@@ -21,14 +21,16 @@ import nnrun.builtin  # noqa: F401 (fills the registries)
 from nnrun.data.categories import fills
 from nnrun.data.columns import Column
 from nnrun.data.dataset import Rows, Task
+from nnrun.data.fingerprint import Known
 from nnrun.data.given import inputs_of
 from nnrun.data.inputs import Inputs, Wanted, in_batches, read_inputs, read_scored, stream_inputs
-from nnrun.data.prepare import Prepared, prepare
+from nnrun.data.prepare import Prepared, check_columns, prepare
 from nnrun.data.preprocess import apply_steps, columns_after
 from nnrun.data.table_files import Reading
 from nnrun.errors import CheckpointError, DataError, InputError, NnrunError, Place
 from nnrun.runs import checkpoint as files
 from nnrun.runs.folder import checkpoint_file
+from nnrun.runs.resume import known
 from nnrun.spec.experiment import Experiment
 from nnrun.spec.reader import check
 from nnrun.training.device import choose_device
@@ -122,6 +124,7 @@ class Trained:
     Args:
         fitted: what each preprocessing step learned from the training rows.
         facts: the JSON part of the checkpoint.
+        known: what it keeps of the data that the network was trained on.
         notes: what the user should know of the data that was read, one sentence each.
     """
 
@@ -132,6 +135,7 @@ class Trained:
     fitted: list[dict[str, Tensor]]
     device: torch.device
     facts: dict[str, Any]
+    known: Known
     notes: list[str] = field(default_factory=list)
 
     def prepared(self, x: Tensor) -> Tensor:
@@ -174,7 +178,9 @@ class Trained:
         Raises:
             DataError: it is missing, or has changed since.
         """
-        return prepare(self.spec, self.device, fitted=self.fitted, stored=self.facts["digests"])
+        found = prepare(self.spec, self.device, fitted=self.fitted, stored=self.known)
+        check_columns(found, self.facts["columns"])
+        return found
 
     def reported(self) -> tuple[str, Scored]:
         """Return the last part that has rows, test where there is one, and what the network makes of it.
@@ -251,7 +257,7 @@ def load(path: Path | str, *, device: str = "auto") -> Trained:
     """
     where = _device(device)
     file = checkpoint_file(Path(path))
-    stored = files.load(file, only=("model", "preprocess", "target"))
+    stored = files.load(file, only=("model", "preprocess", "target", "rows"))
     files.check_plugins(file, stored.facts)
     if "seeds" in stored.facts:
         what = f"{file} is the state of {len(stored.facts['seeds'])} networks in training"
@@ -259,6 +265,7 @@ def load(path: Path | str, *, device: str = "auto") -> Trained:
     try:
         facts = stored.facts
         spec = check(facts["spec"])
+        data = known(stored)
         task = Task(tuple(facts["task"]["targets"]), tuple(facts["task"]["classes"]))
         weights = stored.under("model")
         fitted = [stored.under(f"preprocess/{number}") for number in range(len(spec.preprocess))]
@@ -274,4 +281,4 @@ def load(path: Path | str, *, device: str = "auto") -> Trained:
         ) from None
     except NnrunError as error:
         raise CheckpointError(f"{file} cannot be rebuilt: {error.faults[0].what}", fix=error.faults[0].fix) from None
-    return Trained(file, spec, task, network, fitted, where, facts)
+    return Trained(file, spec, task, network, fitted, where, facts, data)

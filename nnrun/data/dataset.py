@@ -10,6 +10,9 @@ from nnrun.data.source import Chosen, RowSource
 from nnrun.lazy import torch
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
     from torch import Tensor
 
     from nnrun.data.tables import Table
@@ -77,6 +80,7 @@ class Dataset(Rows):
         table: the table that the rows came from, one row for each; None for pictures and arrays.
         weight: how much each row counts in training, float32 (N,); None when all count alike.
         notes: what the user should know, one sentence each.
+        files: of pictures, the path of each; empty for others.
     """
 
     task: Task
@@ -84,6 +88,7 @@ class Dataset(Rows):
     table: Table | None = None
     weight: Tensor | None = None
     notes: tuple[str, ...] = ()
+    files: Sequence[Path] = ()
 
     def __post_init__(self) -> None:
         """A column that is only named is one of numbers."""

@@ -218,7 +218,7 @@ def pictures(
         )
     y = torch.tensor([classes.index(found.labels[row]) for row in good])
     task = Task((target if Path(path).is_file() else "class",), tuple(classes))
-    return Dataset(x, y, task, notes=tuple(notes))
+    return Dataset(x, y, task, files=[found.files[row] for row in good], notes=tuple(notes))
 
 
 def _bundled(file: str, columns: tuple[str, ...]) -> Dataset:

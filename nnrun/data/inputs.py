@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import sys
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -13,10 +12,9 @@ from typing import IO, TYPE_CHECKING, Any
 from nnrun.data.arrays import as_tensor, read_npy, read_npz
 from nnrun.data.chunks import counted_from, json_chunks, opened, table_chunks, text_blocks
 from nnrun.data.columns import Column, missing_values, raw_rows
-from nnrun.data.dataset import Dataset, HeldRows, Task
+from nnrun.data.dataset import HeldRows, Task
 from nnrun.data.pictures import ENDINGS, MODES, decode, labelled_pictures, picture_files, picture_table
 from nnrun.data.pictures import TABLES as PICTURE_TABLES
-from nnrun.data.source import blocks
 from nnrun.data.table_files import LINES, PARQUET, Reading, json_values, kind_of
 from nnrun.data.tables import Table, listed
 from nnrun.data.targets import targets_from_arrays, targets_from_table
@@ -153,20 +151,6 @@ def read_scored(path: str, task: Task, wanted: Wanted) -> HeldRows:
     if len(inputs.x) != len(targets):
         raise DataError(f"{path} has {len(inputs.x)} rows of inputs and {len(targets)} targets", fix="give one target for each row")
     return HeldRows(typed(inputs.x, path, wanted.as_bytes), targets)
-
-
-def digest(dataset: Dataset) -> str:
-    """Return the SHA-256 of a dataset: its values, their types and shapes, its columns and its classes."""
-    found = hashlib.sha256()
-    for values in (dataset.x, dataset.y):
-        found.update(f"{values.dtype} {list(values.shape)}\n".encode())
-        for rows in blocks(values):
-            found.update(rows.contiguous().flatten().view(torch.uint8).numpy().data)
-    for names in (tuple(column.facts() for column in dataset.columns), dataset.task.targets, dataset.task.classes):
-        found.update(repr(names).encode())
-    if dataset.weight is not None:
-        found.update(dataset.weight.numpy().data)
-    return found.hexdigest()
 
 
 def _read(path: str, wanted: Wanted) -> Iterator[Inputs]:

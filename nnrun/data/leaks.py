@@ -11,9 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from nnrun.data.source import blocks, rows_at_once
 from nnrun.errors import DataError, Fault
-from nnrun.lazy import torch
 
 if TYPE_CHECKING:
     import numpy as np
@@ -39,27 +37,29 @@ class Leak:
     fix: str
 
 
-def leaks(spec: Experiment, dataset: Dataset, rows: Mapping[str, Tensor]) -> list[Leak]:
+def leaks(spec: Experiment, dataset: Dataset, rows: Mapping[str, Tensor], keys: npt.NDArray[np.uint64]) -> list[Leak]:
     """Return the leaks; [] when the config says to ignore them.
+
+    Args:
+        keys: a number for each row of the dataset (N,), the same for equal ones.
 
     Raises:
         DataError: with all of them, when the config says `leaks: error`.
     """
     if spec.leaks == "ignore":
         return []
-    found = [*_duplicates(dataset, rows), *_groups(spec.split.group, dataset, rows), *_disguised(dataset, rows["train"])]
+    found = [*_duplicates(keys, rows), *_groups(spec.split.group, dataset, rows), *_disguised(dataset, rows["train"])]
     if found and spec.leaks == "error":
         raise DataError([Fault(one.what, f"{one.fix}; or write `leaks: note`", at=("leaks",)) for one in found])
     return found
 
 
-def _duplicates(dataset: Dataset, rows: Mapping[str, Tensor]) -> Iterator[Leak]:
+def _duplicates(keys: npt.NDArray[np.uint64], rows: Mapping[str, Tensor]) -> Iterator[Leak]:
     """Yield how many rows outside training stand in training too, with inputs and target; not where most rows come again and again."""
     import numpy as np
 
     if all(not len(rows[part]) for part in ("val", "test")):
         return
-    keys = row_hashes(dataset)
     shares = range(1 << SHARES if len(keys) > SORTED_AT_ONCE else 1)  # rows that are equal have equal keys, and so are in the same share
     again = 0
     for share in shares:
@@ -154,25 +154,3 @@ def _tells(values: npt.NDArray[np.float32], target: npt.NDArray[Any], by_value: 
         return ""
     correlation = float(np.corrcoef(values.astype(np.float64), target.astype(np.float64))[0, 1])
     return f"their correlation is {correlation:.12g}" if abs(correlation) > ALMOST_ONE else ""
-
-
-def row_hashes(dataset: Dataset) -> npt.NDArray[np.uint64]:
-    """Return a 64-bit number for each row (N,): rows that are equal have equal ones, others almost never."""
-    import numpy as np
-
-    count = len(dataset.x)
-    keys = np.full(count, 0x9E3779B97F4A7C15, np.uint64)
-    start = 0
-    at_once = rows_at_once(dataset.x.shape)
-    for some_rows in zip(*(blocks(one, at_once) for one in (dataset.x, dataset.y)), strict=True):
-        x, y = (one.contiguous().reshape(len(one), -1).view(torch.uint8).numpy() for one in some_rows)
-        width = x.shape[1] + y.shape[1]
-        padded = np.zeros((len(x), -(-width // 8) * 8), np.uint8)
-        np.concatenate([x, y], axis=1, out=padded[:, :width])
-        some = keys[start : start + len(x)]
-        start += len(x)
-        for column in padded.view(np.uint64).T:  # the mixing steps of splitmix64; products wrap around
-            some ^= column
-            some *= np.uint64(0xBF58476D1CE4E5B9)
-            some ^= some >> np.uint64(29)
-    return keys

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,7 +14,7 @@ from torch import Tensor
 from nnrun.data.categories import coding, completed, fills
 from nnrun.data.columns import Column, missing_values, narrowed
 from nnrun.data.dataset import Dataset, Rows, Task
-from nnrun.data.inputs import digest
+from nnrun.data.fingerprint import Known, difference, fingerprint, marks
 from nnrun.data.leaks import Leak, leaks
 from nnrun.data.preprocess import apply_steps, columns_after, fit_steps
 from nnrun.data.source import ROWS_AT_ONCE, RowSource, applied, blocks, taken
@@ -38,7 +40,7 @@ class Prepared:
         weight: how much each training row counts, by the dataset, float32 (N,) on the device; None when all count alike.
         steps: the preprocessing, with what it takes by default.
         fitted: what each of these steps learned from the training rows.
-        digests: SHA-256 of the data and of the split, as the checkpoint stores them.
+        known: what the checkpoint keeps of the data and of the split, to know them again.
         notes: what the user should know, one sentence each.
         leaks: what could make the test part look better than the network is; also in the notes.
     """
@@ -53,9 +55,14 @@ class Prepared:
     weight: Tensor | None
     steps: list[Part]
     fitted: list[dict[str, Tensor]]
-    digests: dict[str, str]
+    known: Known
     notes: list[str]
     leaks: list[Leak]
+
+    @property
+    def digests(self) -> Mapping[str, str]:
+        """SHA-256 of the data and of the split."""
+        return self.known.digests
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -64,13 +71,13 @@ class Prepared:
 
 
 def prepare(
-    spec: Experiment, device: torch.device, *, fitted: Sequence[Mapping[str, Tensor]] | None = None, stored: Mapping[str, str] | None = None
+    spec: Experiment, device: torch.device, *, fitted: Sequence[Mapping[str, Tensor]] | None = None, stored: Known | None = None
 ) -> Prepared:
     """Load, split and prepare the data of an experiment.
 
     Args:
         fitted: what the steps learned when the network was trained; None learns it from the training rows.
-        stored: the digests of a checkpoint, which the data must still have.
+        stored: what a checkpoint knows of the data; None for a network that is not trained yet.
 
     Raises:
         DataError: the data is missing, not usable, or not what it was when the network was trained.
@@ -78,14 +85,11 @@ def prepare(
     dataset = load_dataset(spec)
     rows = split_rows(spec.split, dataset, spec.seed if spec.split.seed is None else spec.split.seed)
     split_digest = hashlib.sha256(b"".join(part.numpy().tobytes() + b"/" for part in rows.values())).hexdigest()
-    digests = {"data": digest(dataset), "split": split_digest}
-    for name, value in (stored or {}).items():
-        if digests[name] != value:
-            what = f"the {name} of dataset {spec.dataset.entry.name!r} has changed since the network was trained"
-            fix = f"restore it (digest {value[:12]}, found {digests[name][:12]}), or train again"
-            raise DataError(what, fix=fix)
-    found = leaks(spec, dataset, rows) if stored is None else []
-    notes = [*dataset.notes, *(f"{one.what}; {one.fix}" for one in found)]
+    data_digest, keys = fingerprint(dataset, by_row=stored is None)
+    known = Known({"data": data_digest, "split": split_digest}, len(dataset), marks(keys) if stored is None else stored.marks)
+    changed = _changes(spec, dataset, known, stored) if stored else []
+    found = leaks(spec, dataset, rows, keys) if stored is None else []
+    notes = [*dataset.notes, *changed, *(f"{one.what}; {one.fix}" for one in found)]
     notes += _unlearned(dataset, rows["train"]) if stored is None else ()
     _refuse_missing(spec, dataset)
     at_least, other = coding(spec.preprocess)
@@ -110,10 +114,45 @@ def prepare(
         None if dataset.weight is None else dataset.weight[rows["train"]].to(device),
         steps,
         learned,
-        digests,
+        known,
         notes,
         found,
     )
+
+
+def _changes(spec: Experiment, dataset: Dataset, known: Known, stored: Known) -> list[str]:
+    """Return a note of what has changed since the network was trained, where the config wants no more.
+
+    Raises:
+        DataError: the rows are not those it was trained with, or not in the same parts.
+    """
+    notes = []
+    for name, value in stored.digests.items():
+        if known.digests[name] != value:
+            what = f"the {name} of dataset {spec.dataset.entry.name!r} has changed since the network was trained"
+            told = f"{what}: {difference(dataset, stored)}" if name == "data" else what
+            if name != "data" or spec.changed_rows == "error":
+                raise DataError(told, fix=f"restore it (digest {value[:12]}, found {known.digests[name][:12]}), or train again")
+            notes.append(told)
+    return notes
+
+
+def check_columns(found: Prepared, facts: Sequence[Any]) -> None:
+    """Refuse data whose columns mean something else than a checkpoint says, which its weights were not made for.
+
+    Raises:
+        DataError: naming the first of them.
+    """
+    stored = tuple(map(Column.of, facts))
+    for now, was in zip_longest(found.raw_columns, stored):
+        if now != was:
+            what = f"column {str(now or was)!r} is no longer what it was when the network was trained: another kind, or other categories"
+            raise DataError(what, fix="restore it, or train again")
+
+
+def changed_rows(spec: Experiment, stored: Known) -> str:
+    """Return which rows of an experiment's dataset are not those that a checkpoint knows, as `difference`."""
+    return difference(load_dataset(spec), stored)
 
 
 def load_dataset(spec: Experiment) -> Dataset:

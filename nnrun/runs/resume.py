@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from nnrun.data.fingerprint import Known
 from nnrun.errors import CheckpointError, SpecError
 from nnrun.registry import SCHEDULES
 from nnrun.runs.checkpoint import Checkpoint, load, pack, unpack
@@ -87,22 +88,25 @@ def newest(folder: Path, keep: int) -> tuple[Checkpoint | None, list[str]]:
     return None, []
 
 
-def refuse_changes(stored: Checkpoint, spec: Mapping[str, Any], digests: Mapping[str, str], allowed: Iterable[str], data: str) -> None:
-    """Refuse to go on with another config, or with data that has changed.
+def refuse_changes(
+    stored: Checkpoint, spec: Mapping[str, Any], digests: Mapping[str, str], allowed: Iterable[str], data: str, changed: Callable[[], str]
+) -> list[str]:
+    """Refuse to go on with another config, or with data that has changed; return a note of rows that have, where the config wants no more.
 
     Args:
         spec: the plain config of now.
-        allowed: the keys that may differ; `ignore` and `epochs` always may, `epochs` unless the schedule depends on it.
+        allowed: the keys that may differ; `ignore`, `changed_rows` and `epochs` always may, `epochs` unless the schedule depends on it.
         data: how to call the dataset in an error.
+        changed: says which rows of the data have changed.
 
     Raises:
         SpecError: placed at the first key that differs.
         CheckpointError: the rows or their split are not those of the run.
     """
-    was = stored.facts["spec"]
-    free = {*allowed, "epochs", "ignore"} - ({"epochs"} if SCHEDULES[was["schedule"]["name"]].traits.get("spans_run") else set()) | set(
-        allowed
-    )
+    was, notes = stored.facts["spec"], list[str]()
+    free = {*allowed, "epochs", "ignore", "changed_rows"} - (
+        {"epochs"} if SCHEDULES[was["schedule"]["name"]].traits.get("spans_run") else set()
+    ) | set(allowed)
     for key, value in was.items():
         if spec.get(key) != value and key not in free:
             what = f"the run was started with another {key}: {_short(value)} then, {_short(spec.get(key))} now"
@@ -111,7 +115,16 @@ def refuse_changes(stored: Checkpoint, spec: Mapping[str, Any], digests: Mapping
     for name, digest in stored.facts["digests"].items():
         if digests[name] != digest and not set(allowed) & {"dataset", "split", "seed"}:
             what = f"the {name} of {data} has changed since the run was started (digest {digest[:12]} then, {digests[name][:12]} now)"
-            raise CheckpointError(what, fix="restore it, or start a new run")
+            told = f"{what}: {changed()}" if name == "data" else what
+            if name != "data" or spec["changed_rows"] == "error":
+                raise CheckpointError(told, fix="restore it, or start a new run")
+            notes.append(told)
+    return notes
+
+
+def known(stored: Checkpoint) -> Known:
+    """Return what a checkpoint keeps of its data."""
+    return Known(stored.facts["digests"], int(stored.facts["dataset_rows"]), stored.tensors["rows/marks"])
 
 
 def not_bitwise(stored: Checkpoint, now: Mapping[str, Any]) -> str:

@@ -257,6 +257,10 @@ class Experiment(Spec):
     leaks: Literal["note", "error", "ignore"] = "note"
     """What is done when rows are in two parts, a group is on both sides, or one column alone gives the target away."""
 
+    changed_rows: Literal["error", "note"] = "error"
+    """What is done when a run is resumed, scored or reported and its rows are no longer those it was trained with: an error or a note says
+    how many have changed, and which."""
+
     device: str = form(DEVICE, "auto", "cpu", "cuda", "cuda:1", "mps", fix="write auto, cpu, cuda, cuda:1 or mps", default="auto")
     """auto (CUDA, else MPS, else the CPU), cpu, cuda, cuda:1, mps."""
 

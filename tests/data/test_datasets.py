@@ -18,7 +18,7 @@ import nnrun.data.datasets
 from nnrun.data import idx
 from nnrun.data.columns import Column
 from nnrun.data.dataset import Dataset
-from nnrun.data.inputs import digest
+from nnrun.data.fingerprint import fingerprint
 from nnrun.errors import DataError
 from nnrun.registry import DATASETS
 
@@ -209,11 +209,11 @@ def test_a_false_shape_in_an_npz_is_told(tmp_path: Path) -> None:
 def test_the_digest_knows_every_part_of_a_dataset() -> None:
     """Equal datasets have equal digests; a changed value, type, name or class another."""
     first = build("points", x=[1.0, 2.0], y=[3.0, 4.0])
-    assert digest(first) == digest(build("points", x=[1.0, 2.0], y=[3.0, 4.0]))
+    assert fingerprint(first)[0] == fingerprint(build("points", x=[1.0, 2.0], y=[3.0, 4.0]))[0]
     others = [build("points", x=[1.0, 2.0], y=[3.0, 5.0]), build("points", x=[[1.0, 2.0]], y=[[3.0, 4.0]])]
     others.append(Dataset(first.x, first.y, first.task, (Column("other"),)))
     others.append(Dataset(first.x.double(), first.y, first.task, first.columns))
-    assert len({digest(one) for one in [first, *others]}) == 5
+    assert len({fingerprint(one)[0] for one in [first, *others]}) == 5
 
 
 def test_every_dataset_is_registered() -> None:

@@ -10,7 +10,8 @@ import torch
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
 
 import nnrun.data.preprocess  # registers the steps
-from nnrun.data.preprocess import CHUNK, apply_steps, fit_steps
+from nnrun.data.preprocess import apply_steps, fit_steps
+from nnrun.data.source import ROWS_AT_ONCE
 from nnrun.errors import DataError
 from nnrun.registry import PREPROCESS
 from nnrun.spec.parts import Part, part_class
@@ -31,7 +32,7 @@ def table(rows: int = 100, columns: int = 4) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(("name", "theirs"), [("standardize", StandardScaler()), ("minmax", MinMaxScaler())])
-@pytest.mark.parametrize("rows", [3, 100, CHUNK + 5])
+@pytest.mark.parametrize("rows", [3, 100, ROWS_AT_ONCE + 5])
 def test_scalers_are_those_of_scikit_learn(name: str, theirs: Any, rows: int) -> None:
     """Fitted on one part and applied to another, the numbers are scikit-learn's in float64, rounded to float32."""
     train, other = table(rows), table(7) * 1.5
