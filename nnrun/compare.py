@@ -33,7 +33,7 @@ def compare(paths: Sequence[Path], metric: str | None = None) -> dict[str, Any]:
         CheckpointError: a path holds no run.
         InputError: no run has the figure.
     """
-    facts = [read_header(checkpoint_file(path)).facts for path in paths]
+    facts = [_facts(path) for path in paths]
     metric = metric or next(iter(facts[0]["spec"]["metrics"]), "loss")
     runs = [_run(path, one) for path, one in zip(paths, facts, strict=True)]
     known = list(dict.fromkeys(name for run in runs for name in run["metrics"]))
@@ -51,21 +51,32 @@ def compare(paths: Sequence[Path], metric: str | None = None) -> dict[str, Any]:
     }
 
 
+def _facts(path: Path) -> dict[str, Any]:
+    """Return the facts of a run's checkpoint; of folds those that all of them share, for which the first one stands."""
+    if not (path / "fold-1").is_dir():
+        return read_header(checkpoint_file(path)).facts
+    facts = read_header(checkpoint_file(path / "fold-1")).facts
+    split = {key: value for key, value in facts["spec"]["split"].items() if key != "fold"}
+    return {**facts, "epoch": None, "spec": {**facts["spec"], "split": split}, "digests": {"data": facts["digests"]["data"]}}
+
+
 def _run(path: Path, facts: dict[str, Any]) -> dict[str, Any]:
-    """Return what the table says of a run; one that is not finished has no figures yet."""
+    """Return what the table says of a run, or of folds together; one that is not finished has no figures yet."""
     file = path / "summary.json"
     summary = told_of(json.loads(file.read_text("utf-8"))) if file.is_file() else {}
     part = next(reversed(summary.get("metrics", {})), None)
+    folds = summary.get("folds")
     return {
         "run": str(path),
         "finished": bool(summary),
         "epoch": facts["epoch"],
         "seeds": len(summary.get("seeds", ())),
-        "part": part,
-        "rows": summary["rows"][part] if part else None,
+        "part": f"{folds} folds" if folds else part,
+        "rows": None if not part else summary["rows"] if folds else summary["rows"][part],
         "metrics": summary["metrics"][part] if part else {},
+        "deviations": summary["deviations"][part] if part else {},
         "intervals": summary.get("intervals", {}).get(part, {}),
-        "seconds": summary["seconds"]["train"] if summary else None,
+        "seconds": None if not summary else summary["seconds"] if folds else summary["seconds"]["train"],
     }
 
 
@@ -89,6 +100,8 @@ def differences(configs: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
 
 def _paired(paths: Sequence[Path], facts: Sequence[Mapping[str, Any]], metric: str) -> dict[str, Any]:
     """Return the paired test of two networks on the rows that both are reported on, or why there is none."""
+    if any(one["epoch"] is None for one in facts):
+        return {"sentence": "no paired test: folds are compared by their mean and deviation"}
     if facts[0]["digests"] != facts[1]["digests"] or facts[0]["task"] != facts[1]["task"]:
         what = next((name for name, digest in facts[0]["digests"].items() if facts[1]["digests"][name] != digest), "target")
         return {"sentence": f"no paired test: the {what} of the two runs is not the same"}

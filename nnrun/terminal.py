@@ -8,6 +8,7 @@ from __future__ import annotations
 import json as jsonlib
 import os
 import shlex
+import shutil
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -137,16 +138,39 @@ def print_comparison(found: dict[str, Any]) -> None:
     names = [by, *dict.fromkeys(name for run in runs for name in run["metrics"] if name != by)]
     rows = [["run", "part", "rows", "epoch", *names, "seconds"]]
     for run in runs:
-        figures = [words.figure(run["metrics"].get(name), run["intervals"].get(name)) for name in names]
+        figures = [_figure(run, name) for name in names]
         seconds = "not finished" if run["seconds"] is None else f"{run['seconds']:.1f}"
-        rows.append([run["run"], run["part"] or "–", _text(run["rows"]), str(run["epoch"]), *figures, seconds])
-    print("\n".join(_aligned(rows)))
+        rows.append([run["run"], run["part"] or "–", _text(run["rows"]), _text(run["epoch"]), *figures, seconds])
+    width = shutil.get_terminal_size((80, 24)).columns
+    print("\n".join(_blocks(rows, width)))
     if found["differences"]:
         print()
-        differences = [[key, *map(_text, values)] for key, values in found["differences"].items()]
-        print("\n".join(_aligned([["", *(run["run"] for run in runs)], *differences])))
+        by_key = [["", *(run["run"] for run in runs)], *([key, *map(_text, values)] for key, values in found["differences"].items())]
+        fits = max(map(len, _aligned(by_key))) <= width
+        print("\n".join(_blocks(by_key if fits else list(zip(*by_key, strict=True)), width)))
     if found["paired"]:
         print(f"\n{found['paired']['sentence']}")
+
+
+def _figure(run: dict[str, Any], name: str) -> str:
+    """Return a figure of a run with its interval, or of folds with its deviation."""
+    if name in run["deviations"]:
+        return words.spread({"mean": run["metrics"][name], "deviation": run["deviations"][name]})
+    return words.figure(run["metrics"].get(name), run["intervals"].get(name))
+
+
+def _blocks(rows: Sequence[Sequence[str]], width: int) -> list[str]:
+    """Return a table as lines; one that is too wide in several tables, each with the first column."""
+    widths = [max(map(len, column)) + 2 for column in zip(*rows, strict=True)]
+    blocks, used = [[0]], widths[0]
+    for number in range(1, len(widths)):
+        if used + widths[number] - 2 > width and len(blocks[-1]) > 1:
+            blocks.append([0])
+            used = widths[0]
+        blocks[-1].append(number)
+        used += widths[number]
+    tables = (_aligned([[row[number] for number in block] for row in rows]) for block in blocks)
+    return [line for number, table in enumerate(tables) for line in ([""] * (number > 0) + table)]
 
 
 def _text(value: Any) -> str:

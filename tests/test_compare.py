@@ -100,3 +100,53 @@ def test_a_table_of_runs_needs_no_torch(runs: Path, nnrun: Program):
     done = nnrun("compare", "good", "bad", "other", PYTHONPROFILEIMPORTTIME="1")
     assert done.returncode == 0, done.stderr
     assert not [line for line in done.stderr.splitlines() if line.endswith((" torch", " numpy", " scipy"))]
+
+
+def test_a_dozen_runs_at_80_columns(runs: Path, call: Call, monkeypatch: pytest.MonkeyPatch):
+    """No line is wider; every run has its line in each table, the best first, and every key that differs is there."""
+    monkeypatch.setenv("COLUMNS", "80")
+    for number in range(12):
+        changes = [
+            f"seed={number}",
+            f"lr={0.05 / (number + 1):.4f}",
+            f"layers=[{8 + number}]",
+            "metrics=[accuracy, f1_macro, roc_auc_ovr, log_loss]",
+            "epochs=2",
+        ]
+        done = call(
+            "train", "it.yaml", "--out", f"trials/number-{number:02}", "-q", *(word for change in changes for word in ("--set", change))
+        )
+        assert done.exit_code == 0, done.stderr
+    names = [f"trials/number-{number:02}" for number in range(12)]
+    done = call("compare", *names, "--sort", "f1_macro")
+    assert done.exit_code == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert max(map(len, lines)) <= 80
+    found = json.loads(call("compare", *names, "--sort", "f1_macro", "--json").stdout)
+    figures = [run["metrics"]["f1_macro"] for run in found["runs"]]
+    assert figures == sorted(figures, reverse=True)
+    tables = done.stdout.split("\n\n")
+    assert all([line.split()[0] for line in table.splitlines()[1:]] == [run["run"] for run in found["runs"]] for table in tables)
+    heads = [word for table in tables for word in table.splitlines()[0].split()]
+    assert {"f1_macro", "roc_auc_ovr", "log_loss", "seconds", "seed", "lr", "layers", "digests.split"} <= set(heads)
+    assert "digests.data" not in heads
+
+
+def test_folds_are_compared_by_their_mean(runs: Path, call: Call):
+    """Beside each other and beside a single run; the fold that stands for all is no difference, nor is its own split."""
+    for name, lr in (("f-good", "0.05"), ("f-bad", "1e-6")):
+        done = call("train", "it.yaml", "--folds", "3", "--out", name, "--set", f"lr={lr}", "-q")
+        assert done.exit_code == 0, done.stderr
+    done = call("compare", "f-bad", "f-good")
+    assert done.exit_code == 0, done.stderr
+    over = json.loads((runs / "f-good" / "summary.json").read_text())["metrics"]["test"]["accuracy"]
+    lines = done.stdout.splitlines()
+    assert lines[1].startswith("f-good  3 folds  150   –      ")
+    assert f"{over['mean']:.4g} ± {over['deviation']:.2g}" in lines[1]
+    assert lines[4:6] == ["    f-good  f-bad", "lr  0.05    1e-06"]
+    assert lines[-1] == "no paired test: folds are compared by their mean and deviation"
+    found = json.loads(call("compare", "good", "f-good", "--json").stdout)
+    assert {run["run"]: run["part"] for run in found["runs"]} == {"good": "test", "f-good": "3 folds"}
+    assert found["differences"]["split.folds"] in ([None, 3], [3, None])
+    (runs / "f-good" / "summary.json").unlink()
+    assert "not finished" in call("compare", "f-good", "good").stdout

@@ -92,6 +92,8 @@ def difference(dataset: Dataset, stored: Known) -> str:
     """Return which rows of a dataset are not those that a checkpoint knows: how many, and the first of them, each with its place."""
     now, was = marks(fingerprint(dataset)[1]), stored.marks
     rows, size = len(dataset), _block(len(dataset))
+    if not len(was):
+        return "which rows have changed is not known, since the checkpoint is from before rows were marked"
     counts = "" if rows == stored.rows else f"it has {rows} rows now, and had {stored.rows}"
     if size > 1 or _block(stored.rows) > 1:
         blocks_told = [] if counts else torch.nonzero(now != was)[:, 0].tolist()

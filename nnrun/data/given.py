@@ -75,8 +75,7 @@ def _polars_of(frame: Any) -> polars.DataFrame:
     import polars
 
     made = []
-    for name in frame.columns:
-        column = frame[name]
+    for name, column in frame.items():
         plain = getattr(column.dtype, "kind", "O") in "biufM" and not hasattr(column.dtype, "na_value")
         if plain:
             made.append(polars.Series(str(name), column.to_numpy()))

@@ -215,7 +215,8 @@ def from_table(table: Table, wanted: Wanted) -> Inputs:
     if len(columns) != count:
         what = f"{table.file} has {len(columns)} columns, and the network wants {count} inputs (of the shape {list(wanted.shape)})"
         raise DataError(what, fix="give only the inputs, in the order the network was trained on")
-    ignored = [name for name in table.names if all(name != column.name for column in columns)]
+    known = {column.name for column in columns}
+    ignored = [name for name in table.names if name not in known]
     if ignored:
         notes.append(f"ignored columns: {listed(ignored, 8)}")
     x_ND = torch.from_numpy(

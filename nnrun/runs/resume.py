@@ -124,7 +124,8 @@ def refuse_changes(
 
 def known(stored: Checkpoint) -> Known:
     """Return what a checkpoint keeps of its data."""
-    return Known(stored.facts["digests"], int(stored.facts["dataset_rows"]), stored.tensors["rows/marks"])
+    marks = stored.tensors.get("rows/marks", torch.empty(0, dtype=torch.int64))  # older checkpoints have none
+    return Known(stored.facts["digests"], int(stored.facts.get("dataset_rows", 0)), marks)
 
 
 def not_bitwise(stored: Checkpoint, now: Mapping[str, Any]) -> str:

@@ -36,13 +36,14 @@ def facts_of(path: Path) -> dict[str, Any]:
 
 
 def told_of(summary: dict[str, Any]) -> dict[str, Any]:
-    """Return a summary with one number for each figure: that of several networks is their mean, and its interval is that of the mean."""
+    """Return a summary with one number for each figure: of several networks the mean, its interval, and their deviation."""
     over = {part: {name: one for name, one in figures.items() if isinstance(one, dict)} for part, figures in summary["metrics"].items()}
     if not any(over.values()):
-        return summary
+        return summary | {"deviations": over}
     means = {part: {name: one["mean"] for name, one in figures.items()} for part, figures in over.items()}
     intervals = {part: {name: one.get("interval") for name, one in figures.items()} for part, figures in over.items()}
-    return summary | {"metrics": means, "intervals": intervals}
+    deviations = {part: {name: one["deviation"] for name, one in figures.items()} for part, figures in over.items()}
+    return summary | {"metrics": means, "intervals": intervals, "deviations": deviations}
 
 
 def describe(path: Path) -> str:
