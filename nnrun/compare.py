@@ -124,7 +124,9 @@ def _paired(paths: Sequence[Path], facts: Sequence[Mapping[str, Any]], metric: s
     ahead = first if (found.value > 0) == _higher_is_better(metric) else second
     told = f"{ahead} is better" if found.real and found.value else "the difference may be chance"
     rows = len(scored[0].y)
-    if found.only is not None:
+    if bool((scored[0].predicted == scored[1].predicted).all()):
+        told, how = "no difference", f"both predict the same for each of the {rows} {part} rows"
+    elif found.only is not None:
         only = f"only {first} has {found.only[0]} right and only {second} {found.only[1]}"
         how = f"of the {rows} {part} rows, {only} (McNemar's exact p = {found.p:.2g})"
     else:

@@ -97,6 +97,8 @@ TURNING = FALLING[:10] + [0.1 + 0.05 * step for step in range(20)]
         ("NN411", FALLING, [], ""),
         ("NN411", FALLING[:10] + [0.1] * 20, [], "the training loss has stood still since epoch 10: 0.1 then, 0.1 at best since; "),
         ("NN411", [0.5] * 19, [], ""),
+        ("NN411", FALLING[:10] + [0.1] * 17 + [3.0] * 3, [], ""),
+        ("NN411", [1.0] * 9 + [1.6e-3] * 6 + [7e-4] * 15, [], ""),
         ("NN411", [-epoch for epoch in range(1, 31)], [], ""),
         ("NN412", FALLING, [], ""),
         ("NN412", TURNING, [], "the training loss rises: 0.1 in epoch 10, no less than 0.95 in the last three epochs; lower lr"),

@@ -174,7 +174,8 @@ def plateau(losses: Losses) -> str | None:
     if half < 10:
         return None
     before, now = min(train[:half]), min(train)
-    if before - now > max(1e-3 * (train[0] - now), 1e-2 * abs(now)):
+    little = min(max(1e-3 * (train[0] - now), 1e-2 * abs(now)), 0.1 * abs(before))
+    if before - now > little or min(train[-3:]) - before > max(little, 0.1 * abs(before)):  # it falls still, or rises
         return None
     stood = f"the training loss has stood still since epoch {train.index(before) + 1}: {before:.4g} then, {now:.4g} at best since"
     return (
