@@ -14,7 +14,7 @@ from pathlib import Path
 
 def main() -> None:
     """Run the parts that were asked for, or all."""
-    from bench import epoch, health, neighbour, process, saving, steps, tables
+    from bench import epoch, health, neighbour, process, saving, steps, stream, tables
 
     parts = {
         "process": process.main,
@@ -23,11 +23,13 @@ def main() -> None:
         "saving": saving.main,
         "health": health.main,
         "tables": tables.main,
+        "stream": lambda repeats: stream.main(repeats, chosen.gigabytes),
         "neighbour": neighbour.main,
     }
     parser = argparse.ArgumentParser(prog="bench")
     parser.add_argument("parts", nargs="*", choices=[[], *parts], default=[])
     parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--gigabytes", type=float, default=1.0, help="the size of the table of `stream`")
     chosen = parser.parse_args()
     import torch
 

@@ -45,7 +45,8 @@ class Outcome:
 def final_outcome(network: Network, data: Prepared, spec: Experiment, epochs: int) -> Outcome:
     """Score every part that has rows; the last of them, test where there is one, is the one that is reported and compared."""
     *others, last = [name for name, part in data.parts.items() if len(part)]
-    metrics = {name: network.score(data.parts[name]) for name in others}
+    scored = {name: data.parts[name].thinned() if name == "train" else data.parts[name] for name in others}
+    metrics = {name: network.score(part) for name, part in scored.items()}
     reported = data.parts[last]
     output_NK = network.outputs(reported.x)
     metrics[last] = network.figures(output_NK, reported.y)
@@ -54,6 +55,10 @@ def final_outcome(network: Network, data: Prepared, spec: Experiment, epochs: in
     names = network.metrics or default_metrics(data.task)
     verdict = _verdict(names[0], network.scored(output_NK, reported.y), baselines)
     notes = outcome_notes(network.head.predict(output_NK), reported.y, data.task, spec.ignore)
+    fewer = [(name, part) for name, part in scored.items() if len(part) < len(data.parts[name])]
+    notes += [
+        f"the figures of {name} are those of {len(part):,} of its {len(data.parts[name]):,} rows, evenly spread" for name, part in fewer
+    ]
     told = {one.name: _facts(one, names, len(data.parts["train"])) for one in baselines}
     return Outcome(metrics, {last: network.intervals(output_NK, reported.y)}, told, verdict, notes)
 

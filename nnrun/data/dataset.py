@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from nnrun.data.columns import Column
-from nnrun.data.source import RowSource
+from nnrun.data.source import Chosen, RowSource
+from nnrun.lazy import torch
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,6 +16,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from nnrun.data.tables import Table
+
+
+MOST_ROWS = 4_000_000
+"""Of rows that are not in memory, so many are looked at together where not all are needed; their figures are right to three digits."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,13 @@ class Rows:
 
     def __len__(self) -> int:
         return len(self.x)
+
+    def thinned(self) -> Rows:
+        """Return the rows, or as many of them as can be looked at together, evenly spread, where they are not all in memory."""
+        if not isinstance(self.x, RowSource) or len(self) <= MOST_ROWS:
+            return self
+        rows = torch.linspace(0, len(self) - 1, MOST_ROWS, dtype=torch.float64).long()
+        return Rows(Chosen(self.x, rows), self.y[rows.to(self.y.device)])
 
 
 @dataclass(frozen=True)

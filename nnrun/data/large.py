@@ -233,8 +233,8 @@ class _Target:
 
         self._rows += len(piece)
         for name in self._names:
-            texts, (values, bad) = piece.texts(name), piece.numbers(name)
-            gaps = missing_targets(texts)
+            values, bad = piece.numbers(name)
+            gaps = missing_targets(piece, name)
             if len(gaps):
                 first, row, count = self._missing.get(name, (piece, int(gaps[0]), 0))
                 self._missing[name] = (first, row, count + len(gaps))
@@ -245,7 +245,8 @@ class _Target:
             if len(known) <= self._most:
                 self._good[name] = np.union1d(known, np.delete(values, bad))
             if len(self._names) == 1 and (self._texts is None or len(self._texts) <= self._most):
-                self._texts = (texts if self._texts is None else polars.concat([self._texts, texts])).unique()
+                texts = piece.texts(name).unique()
+                self._texts = texts if self._texts is None else polars.concat([self._texts, texts]).unique()
 
     def task(self) -> Task:
         """Return what is to be predicted.

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 FEWEST_ROWS = 20  # below, one column may well give the target away by chance
 LOOKED_AT = 20_000  # training rows that are looked at for a target in disguise
+SORTED_AT_ONCE = 1 << 22
+SHARES = 4  # bits of a key: of more rows than that, so many shares are compared one after another
 ALMOST_ONE = 1 - 1e-9  # of a correlation
 
 
@@ -58,20 +60,45 @@ def _duplicates(keys: npt.NDArray[np.uint64], rows: Mapping[str, Tensor]) -> Ite
 
     if all(not len(rows[part]) for part in ("val", "test")):
         return
-    ordered = np.sort(keys)
-    again = int(np.count_nonzero(ordered[1:] == ordered[:-1]))
+    shares = range(1 << SHARES if len(keys) > SORTED_AT_ONCE else 1)  # rows that are equal have equal keys, and so are in the same share
+    again = 0
+    for share in shares:
+        ordered = np.sort(keys[_in_share(keys, None, share, len(shares))])
+        again += int(np.count_nonzero(ordered[1:] == ordered[:-1]))
     if not again or (len(keys) - again) * 2 < len(keys):
         return
-    numbers = rows["train"].numpy()[np.argsort(keys[rows["train"].numpy()], kind="stable")]
-    for part in ("val", "test"):
-        own = keys[rows[part].numpy()]
-        places = np.searchsorted(keys[numbers], own).clip(max=len(numbers) - 1)
-        same = np.flatnonzero(keys[numbers][places] == own)
-        if len(same):
-            first, twin = int(rows[part][int(same[0])]), int(numbers[places[same[0]]])
-            count = f"{len(same)} of {len(own)} {part} rows are" if len(same) > 1 else f"1 of {len(own)} {part} rows is"
-            what = f"{count} in the training part too (row {first} is row {twin})"
+    same = {"val": (0, 0, 0), "test": (0, 0, 0)}  # how many, the place of the first in its part, and its twin
+    for share in shares:
+        train = rows["train"].numpy()[_in_share(keys, rows["train"], share, len(shares))]
+        train = train[np.argsort(keys[train], kind="stable")]
+        for part, (count, place, twin) in same.items() if len(train) else ():
+            own = _in_share(keys, rows[part], share, len(shares))
+            wanted = keys[rows[part].numpy()[own]]
+            places = np.searchsorted(keys[train], wanted).clip(max=len(train) - 1)
+            found = np.flatnonzero(keys[train][places] == wanted)
+            if len(found) and (not count or own[found[0]] < place):
+                place, twin = int(own[found[0]]), int(train[places[found[0]]])
+            same[part] = (count + len(found), place, twin)
+    for part, (count, place, twin) in same.items():
+        if count:
+            told = f"{count} of {len(rows[part])} {part} rows are" if count > 1 else f"1 of {len(rows[part])} {part} rows is"
+            what = f"{told} in the training part too (row {int(rows[part][place])} is row {twin})"
             yield Leak("duplicates", what, "remove the duplicates, or keep them together with a group")
+
+
+def _in_share(keys: npt.NDArray[np.uint64], rows: Tensor | None, share: int, shares: int) -> npt.NDArray[np.intp]:
+    """Return which of these rows, or of all, have a key in one of so many shares, a bounded number of them at a time."""
+    import numpy as np
+
+    count = len(keys) if rows is None else len(rows)
+    if shares == 1:
+        return np.arange(count)
+    found = []
+    for start in range(0, count, SORTED_AT_ONCE):
+        some = slice(start, start + SORTED_AT_ONCE)
+        of = keys[some] if rows is None else keys[rows[some].numpy()]
+        found.append(start + np.flatnonzero(of >> np.uint64(64 - SHARES) == share))
+    return np.concatenate(found)
 
 
 def _groups(name: str | None, dataset: Dataset, rows: Mapping[str, Tensor]) -> Iterator[Leak]:

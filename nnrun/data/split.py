@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +33,7 @@ from nnrun.spec.experiment import METHOD_COLUMNS
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
+    import polars
     from torch import Tensor
 
     from nnrun.data.dataset import Dataset
@@ -54,7 +55,7 @@ class Asked:
         y: the targets (N,) or (N, T).
         classes: the class names, for errors.
         keys: for each row a number that says its value in the column that the method goes by, in the order of the values; or None.
-        names: for method hash and column, the values themselves; for method files, the file of each row.
+        names: for method hash and column, these values; for method files, the files: key → name.
     """
 
     sizes: Sizes
@@ -91,7 +92,7 @@ def _keys(split: Split, dataset: Dataset) -> tuple[Numbers | None, Sequence[str]
 
     key = METHOD_COLUMNS.get(split.method)
     if split.method == "files" and dataset.table is not None:
-        return None, dataset.table.files()
+        return dataset.table.files()
     if key is None:
         return None, ()
     name, table = getattr(split, key), dataset.table
@@ -109,16 +110,23 @@ def _keys(split: Split, dataset: Dataset) -> tuple[Numbers | None, Sequence[str]
             what = f"column {name!r}: {texts[int(wrong[0])]!r} is no part"
             raise DataError([table.fault(what, f"write train, val or test; {', '.join(list(NAMES)[1:])} will do too", name, wrong)])
     values, bad = table.numbers(name)
+    if split.method in ("hash", "column"):
+        return _ranks(texts), texts.unique().sort().to_list()
     if len(bad) and split.method == "time":
         times = moments(texts)
         if times.null_count():
             row = int(times.is_null().arg_true()[0])
             what = f"column {name!r}: {texts[row]!r} is neither a number nor a date, and the rows are to be split by it"
             raise DataError(what, fix="write dates like 2026-01-31", place=table.place(row, name), at=("split", "by"))
-        ordered: Any = times.to_physical().to_numpy()
-    else:
-        ordered = texts.to_numpy() if len(bad) else values  # as numbers 9 comes before 10
-    return np.unique(ordered, return_inverse=True)[1].astype(np.int64), texts.to_list() if split.method in ("hash", "column") else ()
+        return _ranks(times), ()
+    return _ranks(texts) if len(bad) else np.unique(values, return_inverse=True)[1].astype(np.int64), ()  # as numbers 9 comes before 10
+
+
+def _ranks(values: polars.Series) -> Numbers:
+    """Return the place of each value among the different ones, sorted."""
+    import numpy as np
+
+    return values.rank("dense").to_numpy().astype(np.int64) - 1
 
 
 @SPLITS.register("random")
@@ -193,66 +201,69 @@ def hashed(asked: Asked) -> dict[str, Tensor]:
     for part in PARTS:
         end += rest if asked.sizes[part] == "rest" else asked.sizes[part]
         ends.append(end)
-    found: dict[str, list[int]] = {part: [] for part in PARTS}
-    for row, name in enumerate(asked.names):
+
+    def part_of(name: str) -> str:
         share = int.from_bytes(hashlib.sha256(f"{asked.seed}/{name}".encode()).digest()[:8], "big") / 2**64
-        part = next((part for part, end in zip(PARTS, ends, strict=True) if share < end), "")
-        if part:
-            found[part].append(row)
-    return {part: torch.tensor(rows, dtype=torch.int64) for part, rows in found.items()}
+        return next((part for part, end in zip(PARTS, ends, strict=True) if share < end), "")
+
+    return _by_name(asked, part_of)
+
+
+def _by_name(asked: Asked, part_of: Callable[[str], str]) -> dict[str, Tensor]:
+    """Return the rows whose value belongs to each part; "" is none."""
+    import numpy as np
+
+    owners = np.array([part_of(name) for name in asked.names])
+    return {part: torch.from_numpy(np.flatnonzero((owners == part)[asked.keys])) for part in PARTS}
 
 
 @SPLITS.register("files")
 def files(asked: Asked) -> dict[str, Tensor]:
     """By the file that a row came from, where the dataset has several: {train: a.csv, test: b.csv}; `rest` takes the other files."""
     wanted = {part: [size] if isinstance(size, str) else size for part, size in asked.sizes.items() if size not in ("rest", 0)}
-    known = dict.fromkeys(asked.names)
-    owner: dict[str, str] = {}
+    known, owner = asked.names, dict[str, str]()
     for part, paths in wanted.items():
         for path in paths:
             matching = [name for name in known if name == path or name.endswith(f"/{path}")]
             if not matching:
-                shown = ", ".join(Path(name).name for name in list(known)[:8]) or "none"
+                shown = ", ".join(Path(name).name for name in known[:8]) or "none"
                 raise _refused(f"split.{part}: the dataset has no file {path}", f"its files are {shown}", part)
             if matching[0] in owner:
                 raise _refused(f"{path} is in split.{owner[matching[0]]} and in split.{part}", "name each file once", part)
             owner[matching[0]] = part
     others = _the_rest(asked.sizes)
-    found: dict[str, list[int]] = {part: [] for part in PARTS}
-    for row, name in enumerate(asked.names):
-        part = owner.get(name, others)
-        if part:
-            found[part].append(row)
-    return {part: torch.tensor(rows, dtype=torch.int64) for part, rows in found.items()}
+    return _by_name(asked, lambda name: owner.get(name, others))
 
 
 @SPLITS.register("column")
 def column(asked: Asked) -> dict[str, Tensor]:
     """By what a column says of each row: train, val (or valid, validation, dev) or test."""
-    found: dict[str, list[int]] = {part: [] for part in PARTS}
-    for row, name in enumerate(asked.names):
-        found[NAMES[name.lower()]].append(row)
-    return {part: torch.tensor(rows, dtype=torch.int64) for part, rows in found.items()}
+    return _by_name(asked, lambda name: NAMES[name.lower()])
 
 
 @SPLITS.register("rows")
 def rows(asked: Asked) -> dict[str, Tensor]:
     """The rows named in the config, [3, 7] or 0:60000, counted from 0; `rest` takes all that are named nowhere, in their order."""
-    sizes, y = asked.sizes, asked.y
-    named = {part: _named_rows(part, size, len(y)) for part, size in sizes.items() if size != "rest"}
-    owner: dict[int, str] = {}
+    import numpy as np
+
+    sizes, count = asked.sizes, len(asked.y)
+    named = {part: np.array(_named_rows(part, size, count), np.int64) for part, size in sizes.items() if size != "rest"}
+    owner = np.full(count, -1, np.int8)
     for part, numbers in named.items():
-        for number in numbers:
-            if number in owner:
-                where = f"twice in split.{part}" if owner[number] == part else f"in split.{owner[number]} and in split.{part}"
-                raise _refused(f"row {number} is {where}", "a row belongs to one part: name it once", part)
-            owner[number] = part
+        again = np.ones(len(numbers), bool)
+        again[np.unique(numbers, return_index=True)[1]] = False
+        wrong = np.flatnonzero(again | (owner[numbers] >= 0))
+        if len(wrong):
+            number = int(numbers[wrong[0]])
+            where = f"twice in split.{part}" if owner[number] < 0 else f"in split.{PARTS[owner[number]]} and in split.{part}"
+            raise _refused(f"row {number} is {where}", "a row belongs to one part: name it once", part)
+        owner[numbers] = PARTS.index(part)
     others = _the_rest(sizes)
     if others:
-        named[others] = [number for number in range(len(y)) if number not in owner]
-        if not named[others]:
+        named[others] = np.flatnonzero(owner < 0)
+        if not len(named[others]):
             raise _refused(f"split.{others} is the rest, and no row is left", "name fewer rows elsewhere", others)
-    return {part: torch.tensor(named[part], dtype=torch.int64) for part in PARTS}
+    return {part: torch.from_numpy(named[part]) for part in PARTS}
 
 
 def part_counts(sizes: Sizes, rows: int) -> dict[str, int]:

@@ -10,6 +10,7 @@ import mmap
 import os
 import shutil
 import tempfile
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FLOAT = 4  # bytes
+MAPPED = 1 << 28
+"""Bytes of the file that are looked through before their pages are given back."""
 
 
 class StoredRows(RowSource):
@@ -65,8 +68,11 @@ class StoredRows(RowSource):
         """Return the rows (B, D) with these numbers, read from the first in the file to the last."""
         ordered, places = rows.sort()
         made = torch.empty(len(rows), self.shape[1])
-        made[places] = self._rows.index_select(0, ordered)
-        self._map.madvise(mmap.MADV_DONTNEED)
+        ends = torch.searchsorted(ordered, torch.arange(0, len(self), max(1, MAPPED // (self.shape[1] * FLOAT)))).tolist()
+        for start, end in pairwise([*ends, len(rows)]):
+            if end > start:
+                made[places[start:end]] = self._rows.index_select(0, ordered[start:end])
+                self._map.madvise(mmap.MADV_DONTNEED)
         return made.to(self.device)
 
 

@@ -81,13 +81,13 @@ class Table:
         """Return the number in the file, counted from 0, of a row of this table."""
         return row if self.rows is None else int(self.rows[row])
 
-    def files(self) -> list[str]:
-        """Return the file that each row came from."""
+    def files(self) -> tuple[npt.NDArray[np.int64], list[str]]:
+        """Return which file each row came from, and the files."""
         import numpy as np
 
         numbers = np.arange(len(self)) if self.rows is None else self.rows
         names, first = list(self.starts) or [self.file], list(self.starts.values()) or [0]
-        return [names[place - 1] for place in np.searchsorted(first, numbers, side="right")]
+        return np.searchsorted(first, numbers, side="right") - 1, names
 
     def without(self, dropped: npt.NDArray[np.bool_]) -> Table:
         """Return the table without the rows that are marked."""

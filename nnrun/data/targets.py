@@ -11,13 +11,12 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from nnrun.data.dataset import Task
-from nnrun.data.tables import Table
+from nnrun.data.tables import Table, is_number
 from nnrun.errors import DataError
 from nnrun.lazy import torch
 
 if TYPE_CHECKING:
     import numpy.typing as npt
-    import polars
     from torch import Tensor
 
     Values = npt.NDArray[Any]
@@ -41,26 +40,31 @@ def targets_from_table(
 
     columns: dict[str, Values] = {}
     for name in names:
-        texts = table.texts(name)
         values, bad = table.numbers(name)
-        missing = missing_targets(texts)
+        missing = missing_targets(table, name)
         if len(missing):
             raise missing_target(name, table, int(missing[0]), len(missing))
         words = as_text or table.frame[name].dtype == polars.Boolean or bool(np.isnan(values[bad]).any())
         if words and len(names) == 1 and task != "numbers" and not few_are_bad(name, np.delete(values, bad), len(bad), task):
-            columns[name] = texts.to_numpy()
+            columns[name] = table.texts(name).to_numpy()
         elif len(bad):
             fix = "write `task: classes`, with one target column, if these are classes"
-            fix = fix if len(bad) > len(texts) / 2 else "mend or remove these rows"
+            fix = fix if len(bad) > len(table) / 2 else "mend or remove these rows"
             raise DataError([table.not_a_number(name, bad, fix=fix, call="target column")])
         else:
             columns[name] = values
     return targets_from_arrays(columns, task, known=known)
 
 
-def missing_targets(texts: polars.Series) -> Values:
+def missing_targets(table: Table, name: str) -> Values:
     """Return the rows of a target column that have no value."""
-    missing: Values = (texts.is_null() | texts.str.to_lowercase().is_in(["nan"])).arg_true().to_numpy()
+    series = table.frame[name]
+    if series.dtype.is_numeric() and not any(map(is_number, table.missing)):  # no number stands for a missing one
+        empty = series.is_null() | (series.is_nan() if series.dtype.is_float() else False)
+    else:
+        texts = table.texts(name)
+        empty = texts.is_null() | texts.str.to_lowercase().is_in(["nan"])
+    missing: Values = empty.arg_true().to_numpy()
     return missing
 
 

@@ -98,7 +98,7 @@ def read_run(folder: Path, data: Prepared | None = None, device: str = "auto") -
 def draw(found: Found) -> tuple[list[Plot], list[dict[str, Any]]]:
     """Return every plot, and the table of the classes (empty for numbers)."""
     net, shape = found.net, found.data.raw_shape
-    scored = found.data.parts[found.part]
+    scored = found.data.parts[found.part].thinned()
     output_NK = net.network.outputs(scored.x)
     judged_by_val = any("val" in row for row in found.rows)  # if not, the last epoch is kept, and there is no best one to mark
     plots = curves(found.rows, net.facts["epoch"] if judged_by_val else None)

@@ -28,7 +28,7 @@ PASSES = 200
 """Forward and backward passes that a logistic regression takes at most, or nearly."""
 FEWEST = 100
 """Of a larger part, fewer rows than this are no fair fit: the linear model is left out."""
-MOST_VALUES = 10_000_000
+MOST_VALUES = 4_000_000
 """Of inputs that are not in memory, so many are brought there for a fit."""
 
 
@@ -67,7 +67,7 @@ def make_baselines(task: Task, train: Rows, reported: Rows, seed: int, work: int
         x_ND, y = x[:].flatten(1).cpu().double(), y.cpu()
         deviation, mean = torch.std_mean(x_ND, 0, correction=0)
         deviation = torch.where(deviation > 1e-9 * mean.abs(), deviation, 1.0)  # a constant column, but for rounding
-        x_ND = (x_ND - mean) / deviation
+        x_ND.sub_(mean).div_(deviation)
         weights = _logistic(x_ND, y, len(task.classes)) if task.classes else _ridge(x_ND, y.double())
         raw = (x_B.flatten(1).cpu().double() for x_B in blocks(reported.x))
         scores = torch.cat([_linear((x_BD - mean) / deviation, weights) for x_BD in raw])

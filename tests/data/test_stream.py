@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,10 +21,11 @@ from typer.testing import Result
 
 from nnrun.data import chunks, source
 from nnrun.data.prepare import Prepared, prepare
-from nnrun.errors import DataError
+from nnrun.errors import DataError, EnvironmentFault
 from nnrun.run import Run, open_run
 from nnrun.spec.reader import read_spec
 from nnrun.trained import load
+from tests.conftest import ROOT
 
 Call = Callable[..., Result]
 ROWS = 1500
@@ -192,3 +199,94 @@ def test_streams_when_memory_is_short(table: Path, monkeypatch: pytest.MonkeyPat
     data = prepare(read_spec(table / "it.yaml")[0], torch.device("cpu"))
     assert in_windows(data)
     assert any("its rows are streamed from the disk" in note for note in data.notes)
+
+
+def test_killed_in_an_epoch_and_gone_on_with(table: Path, monkeypatch: pytest.MonkeyPatch):
+    """After SIGKILL nothing is left of the rows on the disk, and the run goes on from within the epoch to the weights of a run in memory."""
+    scratch = table / "scratch"
+    scratch.mkdir()
+    more = "epochs: 8\ncheckpoint: {every: 20 steps}\n"
+    for name, stream in (("streamed", "true"), ("held", "false")):
+        (table / f"{name}.yaml").write_text(f"name: it\ndataset: {{csv: t.csv, target: y, columns: {{z: ignore}}, stream: {stream}}}\npreprocess: {STEPS}\nlayers: [8]\nbatch_size: 32\nevaluate: []\n{more}")  # fmt: skip
+    command = [sys.executable, "-m", "nnrun", "train", "streamed.yaml", "--out", "run", "-q"]
+    with subprocess.Popen(command, cwd=table, env=os.environ | {"TMPDIR": str(scratch), "PYTHONPATH": str(ROOT)}) as child:
+        while child.poll() is None and not (table / "run" / "metrics.jsonl").is_file():
+            time.sleep(0.005)
+        child.kill()
+    assert child.returncode == -signal.SIGKILL
+    assert not list(scratch.glob("nnrun*"))
+    monkeypatch.setenv("TMPDIR", str(scratch))
+    resumed = open_run(*read_spec(table / "streamed.yaml"), out=table / "run", resume=True)
+    assert in_windows(resumed.data)
+    assert resumed.state.batch > 0 or resumed.state.step == 0  # 29 steps an epoch
+    list(resumed.train())
+    whole = open_run(*read_spec(table / "held.yaml"), out=table / "held")
+    list(whole.train())
+    for name, weights in whole.network.model.state_dict().items():
+        assert torch.equal(weights, resumed.network.model.state_dict()[name])
+
+
+def test_a_disk_without_room(table: Path):
+    """It is told before any row is written, with how much is needed and where; nothing is left there."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    (table / "it.yaml").write_text(
+        "dataset: {csv: t.csv, target: z, columns: {y: ignore}, stream: true}\npreprocess: [impute]\nlayers: [4]\n"
+    )
+    spec, _ = read_spec(table / "it.yaml")
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 14, limits[1]))
+    try:
+        with pytest.raises(EnvironmentFault, match=r"no room for the prepared rows: 0\.\d MB are needed .*File too large") as caught:
+            prepare(spec, torch.device("cpu"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert caught.value.exit_code == 4
+    assert "TMPDIR" in caught.value.faults[0].fix
+
+
+MEASURE = """
+import sys, threading, time
+from pathlib import Path
+import torch
+from nnrun.check import data_rules, examined
+from nnrun.data import chunks, source
+from nnrun.run import open_run
+from nnrun.spec.reader import read_spec
+from nnrun.training import baselines, uncertainty
+
+chunks.BYTES, source.WINDOW = 1 << 20, 1 << 20
+# What is looked at, or drawn, of a table of any size.
+examined.MOST_VALUES = data_rules.MOST_VALUES = baselines.MOST_VALUES = 200_000
+uncertainty.WORK, uncertainty.AT_ONCE = 200_000, 20_000
+peak = 0
+
+def watch():
+    global peak
+    while True:
+        anonymous = next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("RssAnon"))
+        peak = max(peak, anonymous / 1000)
+        time.sleep(0.003)
+
+threading.Thread(target=watch, daemon=True).start()
+for rows in ("5000", "200000"):
+    config = Path("it.yaml").read_text().replace("ROWS", rows).replace("STREAM", sys.argv[1])
+    Path("this.yaml").write_text(config)
+    list(open_run(*read_spec(Path("this.yaml")), out=Path(f"run-{rows}-{sys.argv[1]}")).train())
+    print(peak)
+"""
+
+
+def test_memory_does_not_grow_with_the_table(tmp_path: Path):
+    """A table of 200,000 rows takes little more memory than one of 5,000 when it is streamed, and far more when it is held."""
+    x_ND = np.random.default_rng(0).normal(size=(200_000, 40))
+    whole = polars.DataFrame({f"x{number}": x_ND[:, number] for number in range(40)}).with_columns(y=x_ND[:, 0] - x_ND[:, 1])
+    for rows in (5_000, 200_000):
+        whole[:rows].write_csv(tmp_path / f"{rows}.csv", float_precision=3)
+    dataset = "dataset: {csv: ROWS.csv, target: y, stream: STREAM}"
+    (tmp_path / "it.yaml").write_text(f"{dataset}\npreprocess: [standardize]\nlayers: [4]\nbatch_size: 4096\nepochs: 1\nthreads: 1\n")
+    grown = {}
+    for stream in ("true", "false"):
+        command = [sys.executable, "-c", MEASURE, stream]
+        done = subprocess.run(command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=True)
+        small, large = map(float, done.stdout.split())
+        grown[stream] = large - small
+    assert grown["true"] < 130 < 180 < grown["false"], grown
