@@ -14,7 +14,7 @@ from pathlib import Path
 
 def main() -> None:
     """Run the parts that were asked for, or all."""
-    from bench import epoch, health, neighbour, process, saving, seeds, steps, stream, tables
+    from bench import epoch, health, neighbour, pictures, process, saving, seeds, steps, stream, tables
 
     parts = {
         "process": process.main,
@@ -25,6 +25,7 @@ def main() -> None:
         "health": health.main,
         "tables": tables.main,
         "stream": lambda repeats: stream.main(repeats, chosen.gigabytes),
+        "pictures": pictures.main,
         "neighbour": neighbour.main,
     }
     parser = argparse.ArgumentParser(prog="bench")
@@ -36,7 +37,7 @@ def main() -> None:
 
     figures = {"machine": {"cores": os.cpu_count(), "python": platform.python_version(), "torch": torch.__version__}}
     for name in chosen.parts or parts:
-        figures[name] = parts[name](max(3, chosen.repeats // 2) if name in ("epoch", "neighbour", "tables") else chosen.repeats)
+        figures[name] = parts[name](max(3, chosen.repeats // 2) if name in ("epoch", "neighbour", "tables", "pictures") else chosen.repeats)
         print(json.dumps({name: figures[name]}, indent=2), flush=True)
     Path("bench/results.json").write_text(json.dumps(figures, indent=2) + "\n")
 
