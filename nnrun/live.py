@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
@@ -19,11 +19,12 @@ if TYPE_CHECKING:
 SMALLEST_BAR = 6
 
 
-def show_training(run: Run, records: Iterable[Record], name: str, *, quiet: bool) -> None:
-    """Train a run, saying what there is to say before, on the way and after."""
+def show_training(run: Run, records: Iterable[Record], name: str, *, quiet: bool, said: Container[str] = ()) -> None:
+    """Train a run, saying what there is to say before (but for what was said already), on the way and after."""
     told = len(run.notes)
     for note in run.notes if not quiet else ():
-        say(f"note: {note}")
+        if note not in said:
+            say(f"note: {note}")
     show_progress(records, name, best=run.progress.best, done=run.state.epoch, epochs=run.spec.epochs, quiet=quiet)
     for note in run.notes[told:] if not quiet else ():
         say(f"note: {note}")

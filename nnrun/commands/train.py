@@ -112,8 +112,10 @@ def _train_several(several: Several, signals: Signals, *, report: bool, json: bo
 
     for note in several.notes if not quiet else ():
         say(f"note: {note}")
+    said = set(several.notes)
     for name, run in several.runs():
-        show_training(run, several.train(run, signals), name, quiet=quiet)
+        show_training(run, several.train(run, signals), name, quiet=quiet, said=said)
+        said.update(run.notes)
     for line in several.told() if not quiet else ():
         say(line)
     print(strict_json(several.summary) if json else several.folder, flush=True)
