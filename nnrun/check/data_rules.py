@@ -198,12 +198,14 @@ def row_numbers_as_input(at: Examined) -> Iterator[Finding]:
     It says nothing about a new row, and where the table is sorted it gives the answer away.
     """
     parts = [(at.data.row_numbers[name], part.x) for name, part in at.data.parts.items() if len(part)]
-    numbers = torch.cat([rows for rows, _ in parts]).cpu()
-    if not at.is_table or at.x.shape[1] < 2 or len(numbers) < 20:
+    count = sum(len(rows) for rows, _ in parts)
+    if not at.is_table or at.x.shape[1] < 2 or count < 20:
         return
-    last = int(numbers.sort().values[: MOST_VALUES // at.x.shape[1]][-1])
-    first = [(rows[rows <= last], x[torch.nonzero(rows <= last)[:, 0].to(x.device)].cpu()) for rows, x in parts]
-    order = torch.cat([rows for rows, _ in first]).argsort()
+    few = end = max(2, MOST_VALUES // at.x.shape[1])
+    while sum(int((rows < end).sum()) for rows, _ in parts) < min(few, count):  # sorting all of many numbers would take much memory
+        end *= 2
+    first = [(rows[rows < end], x[torch.nonzero(rows < end)[:, 0].to(x.device)].cpu()) for rows, x in parts]
+    order = torch.cat([rows for rows, _ in first]).argsort()[:few]
     x_ND, ordered = torch.cat([x for _, x in first])[order], torch.cat([rows for rows, _ in first])[order]
     rising = _evenly(x_ND.double().diff(dim=0) / ordered.diff()[:, None])
     for number in at.measures:
