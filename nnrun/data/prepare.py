@@ -84,9 +84,8 @@ def prepare(
     """
     dataset = load_dataset(spec)
     rows = split_rows(spec.split, dataset, spec.seed)
-    split_digest = hashlib.sha256(b"".join(part.numpy().tobytes() + b"/" for part in rows.values())).hexdigest()
     data_digest, keys = fingerprint(dataset, by_row=stored is None)
-    known = Known({"data": data_digest, "split": split_digest}, len(dataset), marks(keys) if stored is None else stored.marks)
+    known = Known({"data": data_digest, "split": _split_digest(rows)}, len(dataset), marks(keys) if stored is None else stored.marks)
     changed = _changes(spec, dataset, known, stored) if stored else []
     found = leaks(spec, dataset, rows, keys) if stored is None else []
     notes = [*dataset.notes, *changed, *(f"{one.what}; {one.fix}" for one in found)]
@@ -153,6 +152,15 @@ def check_columns(found: Prepared, facts: Sequence[Any]) -> None:
 def changed_rows(spec: Experiment, stored: Known) -> str:
     """Return which rows of an experiment's dataset are not those that a checkpoint knows, as `difference`."""
     return difference(load_dataset(spec), stored)
+
+
+def _split_digest(rows: Mapping[str, Tensor]) -> str:
+    """Return the SHA-256 of which rows are in which part, in their order."""
+    found = hashlib.sha256()
+    for part in rows.values():
+        found.update(part.contiguous().numpy().data)
+        found.update(b"/")
+    return found.hexdigest()
 
 
 def load_dataset(spec: Experiment) -> Dataset:

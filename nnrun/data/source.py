@@ -12,6 +12,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from nnrun.lazy import torch
@@ -102,17 +103,25 @@ def blocks(x: Tensor | RowSource, rows: int | None = None) -> Iterable[Tensor]:
     return torch.split(x, rows) if len(x) > rows else (x,)
 
 
+def joined(made: Iterator[Tensor], rows: int) -> Tensor:
+    """Return what was made of some rows at a time as one tensor (N, …); thousands of small ones in between would tear memory to pieces."""
+    first = next(made)
+    if len(first) == rows:
+        return first
+    whole, start = first.new_empty(rows, *first.shape[1:]), 0
+    for some in chain([first], made):
+        whole[start : start + len(some)] = some
+        start += len(some)
+    return whole
+
+
 def columns(x: Tensor | RowSource) -> Iterator[Tensor]:
     """Yield the values of all rows, laid out flat, some columns (N, some) at a time: as many as there is room for."""
     width = math.prod(x.shape[1:])
     some = max(1, 4 * WINDOW // (4 * max(1, len(x)))) if isinstance(x, RowSource) else width
     for first in range(0, width, max(1, some)):
         if isinstance(x, RowSource):
-            held, start = torch.empty(len(x), min(some, width - first), dtype=x.dtype), 0
-            for rows in blocks(x):
-                held[start : start + len(rows)] = rows.flatten(1)[:, first : first + some]
-                start += len(rows)
-            yield held
+            yield joined((rows.flatten(1)[:, first : first + some] for rows in blocks(x)), len(x))
         else:
             yield x.flatten(1)
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from nnrun.data.dataset import Rows, Task
-from nnrun.data.source import RowSource, blocks
+from nnrun.data.source import RowSource, blocks, joined
 from nnrun.training.loop import stream_seed
 from nnrun.training.metrics import Scored
 
@@ -70,7 +70,7 @@ def make_baselines(task: Task, train: Rows, reported: Rows, seed: int, work: int
         x_ND.sub_(mean).div_(deviation)
         weights = _logistic(x_ND, y, len(task.classes)) if task.classes else _ridge(x_ND, y.double())
         raw = (x_B.flatten(1).cpu().double() for x_B in blocks(reported.x))
-        scores = torch.cat([_linear((x_BD - mean) / deviation, weights) for x_BD in raw])
+        scores = joined((_linear((x_BD - mean) / deviation, weights) for x_BD in raw), len(reported))
         name = "logistic_regression" if task.classes else "ridge"
         made.append(Baseline(name, _scored(task, scores, reported.y.cpu()), rows, time.perf_counter() - started))
     return made

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from nnrun.data.source import RowSource, blocks
+from nnrun.data.source import RowSource, blocks, joined
 from nnrun.training.device import autocast
 from nnrun.training.head import Head
 from nnrun.training.metrics import Scored, score
@@ -32,10 +32,10 @@ def outputs(model: nn.Module, x: Tensor | RowSource, *, precision: str = "float3
     if switch:
         model.eval()
     with autocast(x.device, precision):
-        parts = [model(x_B) for x_B in blocks(x, ROWS_AT_ONCE)]
+        made = joined((model(x_B) for x_B in blocks(x, ROWS_AT_ONCE)), len(x))
     if switch:
         model.train()
-    return (torch.cat(parts) if len(parts) > 1 else parts[0]).float()
+    return made.float()
 
 
 @torch.inference_mode()

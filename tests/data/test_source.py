@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import nnrun.builtin  # noqa: F401
-from nnrun.data import source
+from nnrun.data import dataset, source
 from nnrun.data.columns import Column
 from nnrun.data.dataset import Dataset, Rows, Task
 from nnrun.data.fingerprint import fingerprint
@@ -150,3 +150,12 @@ def test_some_rows_of_a_source():
     assert torch.equal(some[:].nan_to_num(), x[[5, 3, 9]].nan_to_num())
     assert torch.equal(some[::2].nan_to_num(), x[[5, 9]].nan_to_num())
     assert len(Rows(some, torch.zeros(3))) == 3
+
+
+def test_thinned_rows_are_evenly_spread(monkeypatch: pytest.MonkeyPatch):
+    """Where not all of many rows are needed, as many as can be looked at together are taken from the first to the last; never in memory."""
+    monkeypatch.setattr(dataset, "MOST_ROWS", 5)
+    x, y = torch.arange(9.0)[:, None], torch.arange(9)
+    thinned = Rows(Held(x), y).thinned()
+    assert thinned.x[:].flatten().tolist() == thinned.y.tolist() == [0, 2, 4, 6, 8]
+    assert Rows(x, y).thinned().y is y
