@@ -123,7 +123,7 @@ def test_a_scaled_run_speaks_in_the_targets_unit(call: Call, tmp_path: Path):
     net = load(tmp_path / "run")
     assert net.evaluate("test")[1] == figures
     predicted = torch.tensor(net.predict(net.read([str(tmp_path / "t.csv")])).values)
-    truth = torch.tensor([[y] for _, _, y in rows])
+    truth = torch.tensor([y for _, _, y in rows])
     assert float((predicted - truth).square().mean().sqrt()) == pytest.approx(
         net.evaluate(data=str(tmp_path / "t.csv"))[1]["rmse"], rel=1e-3
     )
