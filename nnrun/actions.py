@@ -31,7 +31,8 @@ def of_faults(faults: Iterable[Fault]) -> list[str]:
 
 def annotation(severity: str, title: str, what: str, fix: str, place: Place | None) -> str:
     """Return the workflow command that shows a finding, on its line where it has one; the path is that in the repository."""
-    where: dict[str, object] = {"file": _in_repository(place.file), "line": place.line, "col": place.column} if place and place.line else {}
+    in_file = place is not None and place.line > 0 and not place.file.startswith("--")  # an option of the command line is no file
+    where: dict[str, object] = {"file": _in_repository(place.file), "line": place.line, "col": place.column} if in_file and place else {}
     given = ",".join(f"{key}={_property(str(value))}" for key, value in {**where, "title": title}.items())
     return f"::{LEVELS[severity]} {given}::{_data(what + (f'{chr(10)}fix: {fix}' if fix else ''))}"
 

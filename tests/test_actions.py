@@ -65,6 +65,10 @@ def test_an_error_without_a_line_has_no_file(call: Call, tmp_path: Path, listeni
     ((level, where, message),) = commands(done.stderr)
     assert (level, where) == ("error", {"title": "nnrun"})
     assert "nowhere.safetensors" in message
+    (tmp_path / "it.yaml").write_text("dataset: iris\n")
+    ((level, where, message),) = commands(call("train", "it.yaml", "--set", "epochz=3").stderr)
+    assert (level, where) == ("error", {"title": "nnrun"})
+    assert message.startswith("key 'epochz' does not exist")
 
 
 def test_findings_of_check_are_warnings_and_notices(call: Call, tmp_path: Path, listening: Path):

@@ -53,6 +53,8 @@ def distribution(summary: Mapping[str, Any]) -> Plot:
 
 def _panel(panel: Axes, over: Mapping[str, Any], chosen: int) -> None:
     """Draw the values of one figure: equal or near ones stand on each other."""
+    from matplotlib.ticker import MaxNLocator
+
     known = [value for value in over["values"] if value is not None and math.isfinite(value)]
     if not known:
         panel.set_axis_off()
@@ -80,6 +82,8 @@ def _panel(panel: Axes, over: Mapping[str, Any], chosen: int) -> None:
     if low == high:
         panel.set_xlim(low - 0.05 * (abs(low) or 1), high + 0.05 * (abs(high) or 1))
     panel.set_ylim(0, 1.25 * max([8, *columns.values()]))
+    panel.xaxis.set_major_locator(MaxNLocator(5))
+    panel.yaxis.set_major_locator(MaxNLocator("auto", integer=True))
     panel.set_ylabel("seeds")
     panel.legend(loc="upper left", fontsize=8)
 
