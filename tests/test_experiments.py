@@ -30,7 +30,11 @@ SICK = ("breast_cancer_raw",)
 """Experiments that show a fault, and are told of it while they train; there is nothing to say of the others."""
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+LONG = ("fashion_mnist_adamw", "lenet_mse")
+"""Nearly the same as fashion_mnist and lenet, and a minute and a half each: they are part of `make soak`."""
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.soak] if name in LONG else []) for name in CONFIGS])
 def test_an_experiment_gives_what_its_head_says(name: str, nnrun: Program, tmp_path: Path):
     """Training reaches the promised figure, the head's figure is true to 0.02, and eval repeats the summary to the bit."""
     text = CONFIGS[name].read_text()

@@ -19,6 +19,7 @@ from typer.testing import Result
 
 import nnrun.builtin  # noqa: F401
 from nnrun.data.dataset import Task
+from nnrun.data.stored import StoredRows
 from nnrun.errors import DivergedError, Interrupted, NnrunError
 from nnrun.run import Run, open_run
 from nnrun.runs.signals import Signals
@@ -146,7 +147,7 @@ def test_losses_and_gradients_of_a_stack(layers: list[Any], shape: tuple[int, ..
     written = {"name": "it", "dataset": "iris", "layers": [*layers, {"linear": "auto"}], "loss": loss, "metrics": ["accuracy"] if classes else ["rmse"]}  # fmt: skip
     specs = [check({**written, "seed": seed}) for seed in range(3)]
     networks = [build_network(spec, task, shape, torch.device("cpu")) for spec in specs]
-    assert unstackable(specs[0], networks[0].model, torch.device("cpu")) == ""
+    assert unstackable(specs[0], networks[0].model, torch.device("cpu"), torch.zeros(0)) == ""
     stack = Stack(range(3), (network.model for network in networks), networks[0].loss_fn, shape)
     draw = torch.Generator().manual_seed(1)
     x = torch.randint(0, 4, (3, 5, *shape), generator=draw).float()
@@ -172,6 +173,7 @@ EXCEPTIONS = {
     "bfloat16": (IRIS + "precision: bfloat16\n", "products in bfloat16 are rounded otherwise in a stack"),
     "batch_norm": (IRIS.replace("[5]", "[{linear: 4}, {dropout: 0.1}, batch_norm, relu, {linear: auto}]"), "a bias before batch_norm has no gradient but rounding errors, and adam makes steps of them"),
     "momentum": (IRIS.replace("[5]", "[{linear: 4}, {batch_norm: {momentum: null}}, {linear: auto}]"), "torch.func has no rule for a batch_norm with momentum null"),
+    "mixup": (DIGITS + "augment: [mixup]\n", "mixup gives each row two targets"),
 }  # fmt: skip
 
 
@@ -193,8 +195,15 @@ def test_dropout_on_another_device_is_an_exception():
     """There its random numbers are made within the kernel, and no other stream gives them."""
     spec = check({"name": "it", "dataset": "iris", "layers": ["{dropout: 0.1}", {"linear": "auto"}][1:], "loss": "cross_entropy"})
     model = torch.nn.Sequential(torch.nn.Dropout(0.1), torch.nn.Linear(4, 3))
-    assert unstackable(spec, model, torch.device("cpu")) == ""
-    assert "dropout are made within its kernel on cuda" in unstackable(spec, model, torch.device("cuda"))
+    assert unstackable(spec, model, torch.device("cpu"), torch.zeros(0)) == ""
+    assert "dropout are made within its kernel on cuda" in unstackable(spec, model, torch.device("cuda"), torch.zeros(0))
+
+
+def test_rows_on_the_disk_are_an_exception():
+    """They are gathered for one network at a time."""
+    spec = check({"name": "it", "dataset": "iris", "loss": "cross_entropy"})
+    held = StoredRows(2, 4, torch.device("cpu"))
+    assert unstackable(spec, torch.nn.Linear(4, 3), torch.device("cpu"), held) == "the rows do not fit into memory"
 
 
 def test_the_split_is_that_of_the_config_unless_it_is_varied(tmp_path: Path):
@@ -316,14 +325,14 @@ def test_seeds_that_are_stopped_go_on_to_the_same_bytes(tmp_path: Path):
     assert min(ends) < max(ends)
     stopped = seeds_of(tmp_path, LONGER, 4, "stopped", ensemble=True)
     assert isinstance(stopped.stacked, StackedRun)
-    state, real = stopped.stacked.state, stopped.stacked.state.optimizer.step
+    state, real = stopped.stacked.state, stopped.stacked.state.take_step
 
     def step() -> None:
         if state.step == 5 * min(ends) + 2:
             os.kill(os.getpid(), signal.SIGTERM)
         real()
 
-    state.optimizer.step = step  # type: ignore[method-assign]
+    state.take_step = step
     with Signals() as signals, pytest.raises(Interrupted) as told:
         train(stopped, signals)
     assert told.value.exit_code == 143
