@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from nnrun.check.config_rules import chain, last_layer, loss_name, written
 from nnrun.check.rules import Finding
+from nnrun.data.source import RowSource
 from nnrun.data.source import column as column_at
 from nnrun.lazy import torch
 from nnrun.registry import RULES
@@ -198,16 +199,10 @@ def row_numbers_as_input(at: Examined) -> Iterator[Finding]:
     It says nothing about a new row, and where the table is sorted it gives the answer away.
     """
     parts = [(at.data.row_numbers[name], part.x) for name, part in at.data.parts.items() if len(part)]
-    count = sum(len(rows) for rows, _ in parts)
-    if not at.is_table or at.x.shape[1] < 2 or count < 20:
+    few = min(sum(len(rows) for rows, _ in parts), MOST_VALUES // at.x.shape[1])
+    if not at.is_table or at.x.shape[1] < 2 or few < 20:
         return
-    few = end = max(2, MOST_VALUES // at.x.shape[1])
-    while sum(int((rows < end).sum()) for rows, _ in parts) < min(few, count):  # sorting all of many numbers would take much memory
-        end *= 2
-    first = [(rows[rows < end], x[torch.nonzero(rows < end)[:, 0].to(x.device)].cpu()) for rows, x in parts]
-    order = torch.cat([rows for rows, _ in first]).argsort()[:few]
-    x_ND, ordered = torch.cat([x for _, x in first])[order], torch.cat([rows for rows, _ in first])[order]
-    rising = _evenly(x_ND.double().diff(dim=0) / ordered.diff()[:, None])
+    rising = _rising(parts, few) if bool(_rising(parts, min(few, 1000)).any()) else torch.zeros(at.x.shape[1], dtype=torch.bool)
     for number in at.measures:
         name = at.name(number)
         column = [column_at(x, number) for _, x in parts] if IDENTIFIER.search(name) else []
@@ -353,6 +348,17 @@ def _twins(at: Examined) -> list[tuple[int, int]]:
         for one, two in pairwise(order)
         if abs(probe[one] - probe[two]) < 5 * SAME * math.sqrt(len(z_ND)) and bool((z_ND[:, one] - z_ND[:, two]).abs().max() < SAME)
     ]
+
+
+def _rising(parts: Sequence[tuple[Tensor, Tensor | RowSource]], few: int) -> Tensor:
+    """Return for each column whether it rises by the same amount from row to row, in the first so many rows of the dataset: (D,)."""
+    end = few
+    while sum(int((rows < end).sum()) for rows, _ in parts) < few:  # sorting all of many numbers would take much memory
+        end *= 2
+    numbers = torch.cat([rows[rows < end] for rows, _ in parts])
+    x_ND = torch.cat([x[torch.nonzero(rows < end)[:, 0].to(x.device)].cpu() for rows, x in parts])
+    order = numbers.argsort()[:few]
+    return _evenly(x_ND[order].double().diff(dim=0) / numbers[order].diff()[:, None])
 
 
 def _evenly(gaps_ND: Tensor) -> Tensor:

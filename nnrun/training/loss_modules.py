@@ -20,6 +20,21 @@ def training_loss(loss: nn.Module, plan: Plan, *, weighted: bool) -> nn.Module:
     return Weighted(copy.deepcopy(loss)) if weighted or plan.two_targets else loss
 
 
+def row_losses(loss: nn.Module, output_NK: Tensor, target: Tensor) -> Tensor | None:
+    """Return losses (N,) of which the loss is the plain mean; None of one that weighs its rows, or does not tell them apart."""
+    apart = copy.deepcopy(loss)
+    _inner(apart).reduction = "none"  # type: ignore[assignment]
+    losses: Tensor = apart(output_NK, target)
+    if losses.shape[:1] != output_NK.shape[:1]:
+        return None
+    found = _by_row(losses).double()
+    return found if torch.isclose(found.mean(), loss(output_NK, target).double(), rtol=1e-5) else None
+
+
+def _by_row(losses: Tensor) -> Tensor:
+    return losses.flatten(1).mean(1) if losses.ndim > 1 else losses
+
+
 class ByClass(nn.Module):
     """A loss over scores (N, K) and class numbers (N,), and over nothing else."""
 
@@ -64,8 +79,7 @@ class Weighted(nn.Module):
         if losses.ndim == 0:
             what = "the loss gives one number for a batch, and weights need one for each row"
             raise SpecError(what, fix="leave the weights out, or use a loss of nnrun", at=("loss",))
-        by_row = losses.flatten(1).mean(1) if losses.ndim > 1 else losses
-        return (by_row * weight_N).sum() / weight_N.sum().clamp(min=torch.finfo(weight_N.dtype).tiny)
+        return (_by_row(losses) * weight_N).sum() / weight_N.sum().clamp(min=torch.finfo(weight_N.dtype).tiny)
 
 
 class OfEach(nn.Module):

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from nnrun.registry import METRICS
 from nnrun.training.head import Head
+from nnrun.training.loss_modules import row_losses
 from nnrun.training.metrics import Scored
 
 Interval = tuple[float, float]
@@ -105,11 +106,14 @@ def mcnemar(only_first: int, only_second: int) -> float:
 
 
 def _of_loss(output_NK: Tensor, target: Tensor, loss_fn: nn.Module) -> Interval:
-    """Draw rows for the loss one draw at a time: a loss may weigh its rows, and gives one number for all it gets."""
-    width = output_NK.shape[1]
+    """Draw the losses of rows; or, where the loss is not their mean, the rows, one draw at a time."""
+    count, width = output_NK.shape
     with torch.inference_mode():
-        drawn = [loss_fn(output_NK[rows], target[rows]) for rows_BN in _rows_again(len(output_NK), width) for rows in rows_BN]
-        return _around(float(loss_fn(output_NK, target)), torch.stack(drawn).double(), len(output_NK), width)
+        value, losses_N = float(loss_fn(output_NK, target)), row_losses(loss_fn, output_NK, target)
+        if losses_N is not None:
+            return _around(value, torch.cat([losses_N[rows_BN].mean(1) for rows_BN in _rows_again(count, 1)]), count, 1)
+        drawn = [loss_fn(output_NK[rows], target[rows]) for rows_BN in _rows_again(count, width) for rows in rows_BN]
+        return _around(value, torch.stack(drawn).double(), count, width)
 
 
 def _figures_again(name: str, networks: Sequence[Scored]) -> list[Tensor]:

@@ -16,6 +16,7 @@ from nnrun.registry import LOSSES, METRICS
 from nnrun.spec.parts import part_class
 from nnrun.training import uncertainty
 from nnrun.training.head import Head, head_for
+from nnrun.training.loss_modules import row_losses
 from nnrun.training.metrics import Scored
 from nnrun.training.uncertainty import difference, intervals, mcnemar, wilson
 
@@ -104,6 +105,21 @@ def test_the_loss_s_interval_weighs_rows_as_the_loss_does():
     low, high = intervals(output, y, loss_fn, head(3), [])["loss"]
     assert low < float(loss_fn(output, y)) < high
     assert (low, high) != intervals(output, y, nn.CrossEntropyLoss(), head(3), [])["loss"]
+
+
+@pytest.mark.parametrize("weight", [None, [0.1, 1.0, 10.0]])
+@pytest.mark.parametrize("loss", ["cross_entropy", "nll", "multi_margin", "bce_with_logits", "kl_div"])
+def test_losses_of_rows_are_drawn_as_the_loss_of_drawn_rows(loss: str, weight: list[float] | None, monkeypatch: pytest.MonkeyPatch):
+    """Where a loss is their mean it is worked out once, and not once a draw; the interval is the same."""
+    takes = {"weight": weight} if weight and loss in ("cross_entropy", "nll", "multi_margin") else {}
+    part = part_class(LOSSES, loss).model_validate(takes)
+    made, loss_fn = head_for(part, Task(("y",), ("a", "b", "c"))), part.build()
+    output, y = guessed(200, 3)
+    known = row_losses(loss_fn, output, made.encode(y))
+    assert (known is None) == (bool(takes) and loss != "multi_margin")  # that one is a mean, though it has weights
+    quick = intervals(output, y, loss_fn, made, [])["loss"]
+    monkeypatch.setattr(uncertainty, "row_losses", lambda *given: None)
+    assert quick == pytest.approx(intervals(output, y, loss_fn, made, [])["loss"], rel=1e-5)
 
 
 def test_paired_rows_tell_more_than_two_intervals():
