@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from typer.testing import Result
 
+from tests.test_init import numbers
+
 Call = Callable[..., Result]
 CONFIG = """\
 dataset: {{csv: t.csv, target: {target}, columns: {{id: ignore}}}}
@@ -141,3 +143,35 @@ def test_new_tables_are_read_as_the_config_says(call: Call, tmp_path: Path, tabl
     assert (predicted.exit_code, len(predicted.stdout.splitlines())) == (0, 121), predicted.stderr
     scored = call("eval", "--checkpoint", "run", "--data", "t.csv", "--json")
     assert (scored.exit_code, json.loads(scored.stdout)["rows"]) == (0, 120), scored.stderr
+
+
+def test_ignored_columns_are_neither_read_nor_wanted(call: Call, tmp_path: Path):
+    """They may hold anything; eval and predict do without them, and with them."""
+    lines = numbers(40, target=lambda row: row % 2).splitlines()
+    (tmp_path / "it.csv").write_text("\n".join([lines[0] + ",note", *(f"{line},hello" for line in lines[1:])]) + "\n")
+    (tmp_path / "bare.csv").write_text("\n".join(lines) + "\n")
+    (tmp_path / "it.yaml").write_text("dataset: {csv: it.csv, target: y, columns: {note: ignore}}\nepochs: 1\n")
+    done = call("train", "it.yaml", "--out", "run", "-q")
+    assert done.exit_code == 0, done.stderr
+    scored = [call("eval", "--checkpoint", "run", "--data", file).stdout for file in ("it.csv", "bare.csv")]
+    assert scored[0] == scored[1] != ""
+    predicted = [call("predict", "--checkpoint", "run", file) for file in ("it.csv", "bare.csv")]
+    assert predicted[0].stdout == predicted[1].stdout
+    assert predicted[0].stderr == "note: ignored columns: y, note\n"
+
+
+@pytest.mark.parametrize(
+    ("columns", "sentence"),
+    [
+        ("{nte: ignore}", "has no column 'nte'\n    1 | dataset: {csv: it.csv, target: y, columns: {nte: ignore}}"),
+        ("{y: ignore}", "column 'y' is the target\n"),
+        ("{a: ignore, b: ignore}", "has no column besides the target and the ignored ones\n"),
+    ],
+)
+def test_columns_are_ignored_by_their_names(call: Call, tmp_path: Path, columns: str, sentence: str):
+    """A name that is not there is a slip of the pen; the target cannot be ignored, nor every column."""
+    (tmp_path / "it.csv").write_text(numbers(40, target=lambda row: row % 2))
+    (tmp_path / "it.yaml").write_text(f"dataset: {{csv: it.csv, target: y, columns: {columns}}}\nepochs: 1\n")
+    done = call("train", "it.yaml")
+    assert done.exit_code == 2
+    assert sentence in done.stderr
