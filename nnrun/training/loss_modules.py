@@ -17,18 +17,23 @@ from nnrun.training.loop import Plan
 
 def training_loss(loss: nn.Module, plan: Plan, *, weighted: bool) -> nn.Module:
     """Return the loss of training: with the weights of rows, or of their two targets, as a third argument where there are any."""
-    return Weighted(copy.deepcopy(loss)) if weighted or plan.two_targets else loss
+    return Weighted(loss) if weighted or plan.two_targets else loss
 
 
 def row_losses(loss: nn.Module, output_NK: Tensor, target: Tensor) -> Tensor | None:
     """Return losses (N,) of which the loss is the plain mean; None of one that weighs its rows, or does not tell them apart."""
-    apart = copy.deepcopy(loss)
-    _inner(apart).reduction = "none"  # type: ignore[assignment]
-    losses: Tensor = apart(output_NK, target)
+    losses: Tensor = _apart(loss)(output_NK, target)
     if losses.shape[:1] != output_NK.shape[:1]:
         return None
     found = _by_row(losses).double()
     return found if torch.isclose(found.mean(), loss(output_NK, target).double(), rtol=1e-5) else None
+
+
+def _apart(loss: nn.Module) -> nn.Module:
+    """Return a loss that gives those of rows, or of their elements, in place of the mean."""
+    made = copy.deepcopy(loss)
+    _inner(made).reduction = "none"  # type: ignore[assignment]
+    return made
 
 
 def _by_row(losses: Tensor) -> Tensor:
@@ -70,8 +75,7 @@ class Weighted(nn.Module):
 
     def __init__(self, loss: nn.Module) -> None:
         super().__init__()
-        self.loss = loss
-        _inner(loss).reduction = "none"  # type: ignore[assignment]
+        self.loss = _apart(loss)
 
     def forward(self, output_NK: Tensor, target: Tensor, weight_N: Tensor) -> Tensor:
         targets = len(target) // len(output_NK)
@@ -90,14 +94,12 @@ class OfEach(nn.Module):
 
     def __init__(self, loss: nn.Module) -> None:
         super().__init__()
-        self.loss = copy.deepcopy(loss)
-        inner = _inner(self.loss)
-        inner.reduction = "none"  # type: ignore[assignment]
+        self.loss, inner = _apart(loss), _inner(loss)
         self.class_weight = inner.weight if isinstance(inner, nn.CrossEntropyLoss | nn.NLLLoss) else None
 
     def forward(self, output_MNK: Tensor, target: Tensor, weight_MN: Tensor | None = None) -> Tensor:
         losses: Tensor = self.loss(output_MNK.flatten(0, 1), target.flatten(0, 1))
-        losses_MN = losses.view(*output_MNK.shape[:2], -1).mean(2) if losses.ndim > 1 else losses.view(output_MNK.shape[:2])
+        losses_MN = _by_row(losses).view(output_MNK.shape[:2])
         if weight_MN is not None:
             return (losses_MN * weight_MN).sum(1) / weight_MN.sum(1).clamp(min=torch.finfo(weight_MN.dtype).tiny)
         if self.class_weight is not None:  # torch divides by the weights of the classes
