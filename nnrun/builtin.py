@@ -17,3 +17,4 @@ from nnrun.training import losses as losses
 from nnrun.training import metrics as metrics
 from nnrun.training import optimizers as optimizers
 from nnrun.training import schedules as schedules
+from nnrun.training import strategies as strategies

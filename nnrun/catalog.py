@@ -19,7 +19,14 @@ from nnrun.spec.parts import DataPath, DataPaths, Of
 
 WORDS: dict[Any, str] = {int: "whole number", float: "number", bool: "true or false", str: "text", type(None): "null"}
 BOUNDS = (("ge", "at least"), ("gt", "greater than"), ("le", "at most"), ("lt", "less than"))
-KEYS = {"datasets": "dataset", "losses": "loss", "optimizers": "optimizer", "schedules": "schedule", "trackers": "track"}
+KEYS = {
+    "datasets": "dataset",
+    "losses": "loss",
+    "optimizers": "optimizer",
+    "schedules": "schedule",
+    "trackers": "track",
+    "strategies": "strategy",
+}
 LISTS = ("preprocess", "augment", "layers")
 SAMPLES: dict[str, Any] = {  # values for arguments that have no default, by name
     "path": "data/mine.csv",

@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from torch import Tensor
+
 from nnrun.check.rules import outcome_notes
+from nnrun.data.dataset import Rows
 from nnrun.data.prepare import Prepared
 from nnrun.model.build import forward_work
 from nnrun.registry import METRICS
@@ -42,20 +45,24 @@ class Outcome:
     notes: list[str]
 
 
-def final_outcome(network: Network, data: Prepared, spec: Experiment, epochs: int) -> Outcome:
-    """Score every part that has rows; the last of them, test where there is one, is the one that is reported and compared."""
+def final_outputs(network: Network, data: Prepared) -> dict[str, tuple[Rows, Tensor]]:
+    """Return each part that has rows, as far as it is looked at, and the network's outputs (N, K) of it; many processes share the work."""
     *others, last = [name for name, part in data.parts.items() if len(part)]
-    scored = {name: data.parts[name].thinned() if name == "train" else data.parts[name] for name in others}
-    metrics = {name: network.score(part) for name, part in scored.items()}
-    reported = data.parts[last]
-    output_NK = network.outputs(reported.x)
-    metrics[last] = network.figures(output_NK, reported.y)
+    scored = {name: data.parts[name].thinned() if name == "train" else data.parts[name] for name in others} | {last: data.parts[last]}
+    return {name: (part, network.outputs(part.x)) for name, part in scored.items()}
+
+
+def final_outcome(network: Network, data: Prepared, spec: Experiment, epochs: int, outputs: dict[str, tuple[Rows, Tensor]]) -> Outcome:
+    """Score every part that has rows; the last of them, test where there is one, is the one that is reported and compared."""
+    metrics = {name: network.figures(output_NK, part.y) for name, (part, output_NK) in outputs.items()}
+    last = list(outputs)[-1]
+    reported, output_NK = outputs[last]
     training = 3 * forward_work(network.model, data.shape) * len(data.parts["train"]) * epochs
     baselines = make_baselines(data.task, data.parts["train"], reported, spec.seed, training // 10)
     names = network.metrics or default_metrics(data.task)
     verdict = _verdict(names[0], network.scored(output_NK, reported.y), baselines)
     notes = outcome_notes(network.head.predict(output_NK), reported.y, data.task, spec.ignore)
-    fewer = [(name, part) for name, part in scored.items() if len(part) < len(data.parts[name])]
+    fewer = [(name, part) for name, (part, _) in outputs.items() if len(part) < len(data.parts[name])]
     notes += [
         f"the figures of {name} are those of {len(part):,} of its {len(data.parts[name]):,} rows, evenly spread" for name, part in fewer
     ]

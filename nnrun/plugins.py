@@ -65,6 +65,7 @@ CONTRACTS: dict[str, tuple[int, str, dict[str, Any]]] = {
         },
     ),
     "trackers": (0, "takes keyword-only arguments alone, and returns a Tracker", {}),
+    "strategies": (0, "takes keyword-only arguments alone, a `timeout` among them, and returns a Strategy", {}),
 }
 """Kind → how many arguments nnrun supplies, what a builder is, and each trait with its values."""
 NEEDED = {"losses": ("scores",), "metrics": ("task", "better"), "rules": ("on", "severity")}

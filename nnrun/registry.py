@@ -140,10 +140,11 @@ SCHEDULES = Registry("schedules", "schedule")
 METRICS = Registry("metrics", "metric")
 RULES = Registry("rules", "rule")
 TRACKERS = Registry("trackers", "tracker")
+STRATEGIES = Registry("strategies", "strategy")
 
 KINDS: dict[str, Registry] = {
     registry.kind: registry
-    for registry in (DATASETS, SPLITS, PREPROCESS, AUGMENT, LAYERS, LOSSES, OPTIMIZERS, SCHEDULES, METRICS, RULES, TRACKERS)
+    for registry in (DATASETS, SPLITS, PREPROCESS, AUGMENT, LAYERS, LOSSES, OPTIMIZERS, SCHEDULES, METRICS, RULES, TRACKERS, STRATEGIES)
 }
 
 

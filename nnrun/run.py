@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import BaseFileLock
 from torch import Tensor
 
 import nnrun.builtin  # noqa: F401 (fills the registries)
@@ -27,17 +28,18 @@ from nnrun.data.source import Applied, RowSource
 from nnrun.errors import CheckpointError, InputError, Interrupted, NnrunError
 from nnrun.model.build import forward_work
 from nnrun.model.incoming import MAX_PARAMETERS
-from nnrun.outcome import final_outcome
+from nnrun.outcome import final_outcome, final_outputs
 from nnrun.runs.checkpoint import Checkpoint, to_bytes
-from nnrun.runs.folder import BEST, LAST, Metrics, check_space, clear_leftovers, commit, lock, new_folder, strict_json
+from nnrun.runs.folder import BEST, LAST, Metrics, Unwritten, check_space, clear_leftovers, commit, lock, new_folder, strict_json
 from nnrun.runs.provenance import git_commit, versions
-from nnrun.runs.resume import capture, known, named, newest, not_bitwise, refuse_changes, restore
+from nnrun.runs.resume import capture, fitted, known, learned_by, named, newest, not_bitwise, of_first, refuse_changes, restore
 from nnrun.runs.signals import Signals
 from nnrun.spec.experiment import Experiment, foreign_parts, plain
 from nnrun.spec.source import Source
 from nnrun.spec.writer import dump_spec
 from nnrun.tracking.tracker import Begun, Trackers
 from nnrun.training.device import choose_device, choose_threads
+from nnrun.training.group import ALONE, Group
 from nnrun.training.loop import Moment, train
 from nnrun.training.loss_modules import training_loss
 from nnrun.training.memory import check_activations, most_parameters
@@ -58,6 +60,7 @@ def open_run(
     resume: bool = False,
     allow_change: Sequence[str] = (),
     data: Prepared | None = None,
+    group: Group = ALONE,
 ) -> Run:
     """Return a run that is ready to train; its folder is made only after everything else has been checked.
 
@@ -66,16 +69,17 @@ def open_run(
         resume: go on with the run in `out`.
         allow_change: keys of the config that may differ from those the run was started with.
         data: what `prepare` gives for this split, when another run has it already.
+        group: who trains together. A launcher that starts them again has them go on where they were.
 
     Raises:
         NnrunError: of the kind that the config, the data, the machine or the folder deserves, placed in the config where it can be.
     """
     try:
-        run = Run(spec, data)
-        if resume:
-            run.go_on(out, allow_change)
+        run, before = Run(spec, data, group), group.begun_in()
+        if resume or (before and (before / "config.yaml").is_file()):
+            run.go_on(before or out, allow_change)
         else:
-            run.begin(source, out)
+            run.begin(source, before or out)
     except NnrunError as error:
         raise error.placed(source.place) from None
     return run
@@ -84,11 +88,15 @@ def open_run(
 class Run:
     """A run: its parts, its folder, and what it has found so far."""
 
-    def __init__(self, spec: Experiment, data: Prepared | None = None) -> None:
+    folder: Path
+    lock: BaseFileLock
+
+    def __init__(self, spec: Experiment, data: Prepared | None = None, group: Group = ALONE) -> None:
         """Make the parts; the data is prepared here unless it is given, prepared for the same split on the same device."""
         started = time.perf_counter()
-        self.trackers = Trackers(spec.track)
-        self.device = choose_device(spec.device)
+        self.group = group
+        self.trackers = Trackers(spec.track if group.first else ())
+        self.device = choose_device(spec.device, group)
         self.data = data or prepare(spec, self.device)
         self.spec = resolve(spec, self.data)
         self.plugins = [[one.kind, one.name, one.plugin] for one in foreign_parts(self.spec)]
@@ -97,16 +105,20 @@ class Run:
         monitor = self.spec.checkpoint.monitor or ("val.loss" if "val" in self.spec.evaluate and self.rows["val"] else "")
         self.weight = row_weights(self.spec, self.data)
         most, because = most_parameters(self.spec, self.device, keeps_best=bool(monitor))
-        self.network = network_for(self.spec, self.data, self.device, room=min((most, because), (MAX_PARAMETERS, "")))
+        room = min((most, because), (MAX_PARAMETERS, ""))
+        self.network = replace(network_for(self.spec, self.data, self.device, room=room), group=group)
         for part in self.data.parts.values():
             self.network.head.check(part.y)
-        self.plan, plateau = make_plan(self.spec, self.data, self.network.model)
+        self.plan, plateau = make_plan(self.spec, self.data, self.network.model, group)
         check_monitors(self.spec, self.rows, plateau)
-        check_activations(self.network.model, self.data.shape, min(self.plan.batch_size, self.rows["train"]), self.device)
-        work = 3 * forward_work(self.network.model, self.data.shape) * min(self.plan.batch_size, self.rows["train"])
-        self.threads = choose_threads(self.spec.threads, work)
+        size = min(self.plan.batch_size, self.rows["train"])
+        self.notes += group.notes(size)
+        check_activations(self.network.model, self.data.shape, group.size(size), self.device)
+        work = 3 * forward_work(self.network.model, self.data.shape) * group.size(size)
+        self.threads = choose_threads(self.spec.threads, work, group.local_world_size)
         torch.set_num_threads(self.threads)
-        self.state = first_state(self.spec, self.network.model, self.device)
+        group.take(self.network.model, self.spec.strategy.build(), sync_batch_norm=self.spec.sync_batch_norm)
+        self.state = first_state(self.spec, self.network.model, self.device, group)
         self.progress = Progress(self.spec, self.network.model, plateau, monitor)
         self.health = Health(self.spec, self.data.task, self.network, self.data.parts["train"], self.plan.batch_size)
         self.every_steps, self.every_epochs = _intervals(self.spec.checkpoint.every)
@@ -116,10 +128,16 @@ class Run:
 
     def begin(self, source: Source, out: Path | None) -> None:
         """Make the folder of a new run, and prove with a first checkpoint that it can be written and has room."""
+        self.folder = Path(self.group.told(lambda: str(self._made_folder(source, out))))
+        self._first_save()
+
+    def _made_folder(self, source: Source, out: Path | None) -> Path:
         self.folder, self.lock = new_folder(self.spec.name, out)
+        self.group.begin_in(self.folder)
+        clear_leftovers(self.folder)
         commit(self.folder / "config.yaml", dump_spec(self.spec).encode())
         commit(self.folder / "config.source.yaml", "".join(line + "\n" for line in source.lines).encode())
-        self._first_save()
+        return self.folder
 
     def go_on(self, out: Path | None, allow_change: Sequence[str] = ()) -> None:
         """Put the run back to where the newest whole checkpoint in `out` was made.
@@ -131,12 +149,8 @@ class Run:
         """
         if out is None:
             raise InputError("--resume needs --out, the folder of the run to go on with", fix="give --out runs/NAME --resume")
-        if not (out / "config.yaml").is_file():
-            raise CheckpointError(f"{out} holds no run to go on with", fix="check the folder, or leave --resume out to start one")
-        self.folder, self.lock = out, lock(out)
-        clear_leftovers(out)
-        stored, notes = newest(out, self.spec.checkpoint.keep)
-        self.notes += notes
+        self.folder = out
+        stored = of_first(self.group, self._newest)
         if stored is None:  # stopped before its first checkpoint: this is the beginning still
             self._first_save()
             return
@@ -154,6 +168,16 @@ class Run:
         if self.finished:
             self.notes.append(f"the run in {out} is finished: {self.state.epoch} epochs; more epochs in the config would go on with it")
 
+    def _newest(self) -> Checkpoint | None:
+        """Take the folder, and return its newest whole checkpoint."""
+        if not (self.folder / "config.yaml").is_file():
+            raise CheckpointError(f"{self.folder} holds no run to go on with", fix="check the folder, or leave --resume out to start one")
+        self.lock = lock(self.folder)
+        clear_leftovers(self.folder)
+        stored, notes = newest(self.folder, self.spec.checkpoint.keep)
+        self.notes += notes
+        return stored
+
     def _refuse_other_kind(self, stored: Checkpoint) -> None:
         """Refuse the state of several networks."""
         if "seeds" in stored.facts:
@@ -162,7 +186,7 @@ class Run:
 
     def _put_back(self, stored: Checkpoint) -> None:
         """Restore the state, and what has been found so far."""
-        restore(stored, self.state, self.progress, self.device)
+        restore(stored, self.state, self.progress, self.device, self.spec.seed, self.group)
         self.health.restore(stored.facts["resume"].get("health", ()))
 
     @property
@@ -179,7 +203,8 @@ class Run:
             Interrupted: a signal asked for it; the state has been saved.
         """
         if self.finished and self._is_known():
-            self.lock.release()
+            if self.group.first:
+                self.lock.release()
             return
         try:
             yield from self._train(signals or Signals())
@@ -188,22 +213,24 @@ class Run:
             raise
 
     def _train(self, signals: Signals) -> Iterator[Record]:
-        signals.training = True
+        signals.training, signals.patient = True, self.group.world_size > 1
         began = time.perf_counter()
         self._saved_at, self._saving, before = began, 0.0, began
-        with Metrics(self.folder / "metrics.jsonl", keep=self.state.epoch) as metrics:
+        kept = self.state.epoch
+        with Metrics(self.folder / "metrics.jsonl", keep=kept) if self.group.first else Unwritten() as metrics:
             self._remember([json.loads(row) for row in metrics.kept])
             for moment in self._moments(signals) if not self.finished else ():
                 if moment.finished:
                     record = self._take_in(moment, before, metrics)
-                if signals.wish or self._time_to_save(moment):
+                stop, save = self.group.agreed(signals.stop, signals.wish or self._time_to_save(moment))
+                if save:
                     self._save(metrics)
                     signals.save = False
                 if moment.finished:
                     yield record
                     before = time.perf_counter()
-                if signals.stop:
-                    raise self._interrupted(signals.stop)
+                if stop:
+                    raise self._interrupted(stop)
                 if self.finished:
                     break
         signals.training = False
@@ -218,14 +245,13 @@ class Run:
     def _is_known(self) -> bool:
         """Return whether summary.json was written already, and take it as it is."""
         summary = self.folder / "summary.json"
-        if summary.is_file():
-            self.summary = json.loads(summary.read_text("utf-8"))
-        return summary.is_file()
+        self.summary = json.loads(self.group.told(lambda: summary.read_text("utf-8") if summary.is_file() else "{}"))
+        return bool(self.summary)
 
     def _moments(self, signals: Signals) -> Iterator[Moment]:
         """Return the loop over what is left to train."""
         loss_fn = training_loss(self.network.loss_fn, self.plan, weighted=self.weight is not None)
-        return train(self.state, loss_fn, self._training_data(), self.plan, due=self._due(signals))
+        return train(self.state, loss_fn, self._training_data(), self.plan, due=self._due(signals), group=self.group)
 
     def _training_data(self) -> list[Tensor | RowSource]:
         part, encode = self.data.parts["train"], self.network.head.encode
@@ -243,8 +269,8 @@ class Run:
 
     def _due(self, signals: Signals) -> Any:
         """Return what the loop asks after each step: is there a reason to pause before the next one?"""
-        every = self.every_steps
-        return (lambda state: signals.wish or state.step % every == 0) if every else (lambda state: signals.wish)
+        every, wished = self.every_steps, self.group.wished
+        return (lambda state: wished(signals.wish) or state.step % every == 0) if every else (lambda state: wished(signals.wish))
 
     def _time_to_save(self, moment: Moment) -> bool:
         if self.finished:
@@ -253,7 +279,7 @@ class Run:
             return self.state.step % self.every_steps == 0
         if self.every_epochs:
             return moment.finished and moment.epoch % self.every_epochs == 0
-        return time.perf_counter() - self._saved_at > max(1.0, self._saving / SAVING_SHARE)
+        return self.group.first and time.perf_counter() - self._saved_at > max(1.0, self._saving / SAVING_SHARE)
 
     def _interrupted(self, number: int) -> Interrupted:
         batch = f", batch {self.state.batch}" if self.state.batch else ""
@@ -263,26 +289,33 @@ class Run:
         return Interrupted(what, fix=f"go on with it: nnrun train CONFIG --out {self.folder} --resume", number=number)
 
     def _record(self, moment: Moment, before: float) -> Record:
-        scores = {name: self.network.score(self.data.parts[name]) for name in self.spec.evaluate if self.rows[name]}
+        figures = {"train": {"loss": moment.train_loss}}
+        figures |= {str(name): self.network.score(self.data.parts[name]) for name in self.spec.evaluate if self.rows[name]}
+        told = iter(self.group.same([value for part in figures.values() for value in part.values()]))
+        same = {name: {figure: next(told) for figure in part} for name, part in figures.items()}
         seconds = time.perf_counter() - before
-        train = {"loss": moment.train_loss}
-        return Record(moment.epoch, moment.step, moment.lr, seconds, train, scores.get("val", {}), scores.get("test", {}))
+        return Record(moment.epoch, moment.step, moment.lr, seconds, same["train"], same.get("val", {}), same.get("test", {}))
 
     def _first_save(self) -> None:
         """Write the state before the first step: a folder that cannot be written, or a full disk, is told before any work is done."""
-        before = to_bytes(self._checkpoint())
-        check_space(self.folder, (self.spec.checkpoint.keep + 2) * 2 * len(before))
-        commit(self.folder / LAST, before)
+        made = self._checkpoint()
+        if self.group.first:
+            before = to_bytes(made)
+            check_space(self.folder, (self.spec.checkpoint.keep + 2) * 2 * len(before))
+            commit(self.folder / LAST, before)
+        self.group.wait()
 
     def _save(self, metrics: Metrics) -> None:
-        """Write `best` and `last`, after the rows that they count; each is replaced whole or not at all."""
+        """Write `best` and `last`, after the rows that they count; each is replaced whole or not at all. All wait until it is done."""
         started = time.perf_counter()
         metrics.sync()
-        best = self._best_is()
-        if best is None or best != self._best_written:  # the same bytes again would cost as much as the first time
-            commit(self.folder / BEST, to_bytes(self._best()))
-            self._best_written = best
-        commit(self.folder / LAST, to_bytes(self._checkpoint()), keep=self.spec.checkpoint.keep)
+        best, last = self._best_is(), self._checkpoint()
+        if self.group.first:
+            if best is None or best != self._best_written:  # the same bytes again would cost as much as the first time
+                commit(self.folder / BEST, to_bytes(self._best()))
+                self._best_written = best
+            commit(self.folder / LAST, to_bytes(last), keep=self.spec.checkpoint.keep)
+        self.group.wait()
         self._saved_at = time.perf_counter()
         self._saving = self._saved_at - started
 
@@ -294,17 +327,13 @@ class Run:
         """What eval and predict open: the weights of the best epoch, or those of now when there is nothing to judge by."""
         weights = self.progress.best_weights
         epoch = self.progress.best.epoch if weights else self.state.epoch
-        tensors = named("model", weights or self.progress.live_weights) | self._fitted()
+        tensors = named("model", weights or self.progress.live_weights) | fitted(self.data, self.network)
         return Checkpoint(tensors, {**self._facts(), "epoch": epoch})
 
     def _checkpoint(self) -> Checkpoint:
-        tensors, resume = capture(self.state, self.progress, self.device)
+        tensors, resume = capture(self.state, self.progress, self.device, self.group)
         resume["health"] = self.health.state()
-        return Checkpoint(tensors | self._fitted(), {**self._facts(), "epoch": self.state.epoch, "resume": resume})
-
-    def _fitted(self) -> dict[str, Tensor]:
-        steps = {f"preprocess/{number}/{name}": tensor for number, step in enumerate(self.data.fitted) for name, tensor in step.items()}
-        return steps | named("target", self.network.head.scale) | {"rows/marks": self.data.known.marks}
+        return Checkpoint(tensors | fitted(self.data, self.network), {**self._facts(), "epoch": self.state.epoch, "resume": resume})
 
     def _facts(self) -> dict[str, Any]:
         """What a checkpoint says beside its tensors; nothing that differs between two equal runs."""
@@ -323,14 +352,18 @@ class Run:
             "device": str(self.device),
             "threads": self.threads,
             **({"plugins": self.plugins} if self.plugins else {}),
+            **({"processes": self.group.world_size} if self.group.world_size > 1 else {}),
         }
 
     def _finish(self) -> None:
-        """Score the best weights on every part, and write summary.json."""
+        """Score the best weights on every part, and write summary.json; what is worked out of the outputs the first process does alone."""
         best = self.progress.best_weights
         if best:
             self.network.model.load_state_dict(best)
-        found = final_outcome(self.network, self.data, self.spec, self.state.epoch)
+        outputs = final_outputs(self.network, self.data)
+        if not self.group.first:
+            return
+        found = final_outcome(self.network, self.data, self.spec, self.state.epoch, outputs)
         self.notes += found.notes
         digests, git = self.data.digests, git_commit(Path.cwd())
         self.summary = {
@@ -358,8 +391,3 @@ def _intervals(every: int | str) -> tuple[int, int]:
     """Return `checkpoint.every` as steps and epochs; (0, 0) is `auto`."""
     count, unit = (every, "epoch") if isinstance(every, int) else re.match(r"(\d*) ?(\w*)", every).groups()  # type: ignore[union-attr]
     return (int(count), 0) if str(unit).startswith("step") else (0, int(count) if count else 0)
-
-
-def learned_by(spec: Experiment) -> dict[str, Any]:
-    """Return the config as far as the network depends on it: who is told of a run is no part of its checkpoints."""
-    return {key: value for key, value in plain(spec).items() if key != "track"}

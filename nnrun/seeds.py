@@ -18,11 +18,11 @@ from typing import Any
 import torch
 
 from nnrun.errors import DivergedError, InputError, NnrunError
-from nnrun.run import Run, learned_by, open_run
+from nnrun.run import Run, open_run
 from nnrun.runs.checkpoint import Checkpoint, load, to_bytes
 from nnrun.runs.folder import BEST, commit, strict_json
 from nnrun.runs.provenance import versions
-from nnrun.runs.resume import named
+from nnrun.runs.resume import learned_by, named
 from nnrun.runs.show import told_of
 from nnrun.runs.signals import Signals
 from nnrun.several import Several, lines_of, mean_and_deviation

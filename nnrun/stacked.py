@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from nnrun.data.prepare import Prepared
 from nnrun.errors import CheckpointError, DivergedError, SpecError
 from nnrun.model.build import forward_work
-from nnrun.run import Run, learned_by
+from nnrun.run import Run
 from nnrun.runs.checkpoint import Checkpoint
 from nnrun.runs.folder import Metrics
-from nnrun.runs.resume import named
+from nnrun.runs.resume import fitted, learned_by, named
 from nnrun.runs.signals import Signals
 from nnrun.spec.experiment import Experiment, plain
 from nnrun.tracking.tracker import Begun
@@ -165,7 +165,7 @@ class StackedRun(Run):
     def _best(self) -> Checkpoint:
         chosen = self.together.chosen()
         seed = next(iter(self.specs)) if chosen is None else chosen
-        tensors = named("model", self.together.weights(seed)) | self._fitted()
+        tensors = named("model", self.together.weights(seed)) | fitted(self.data, self.network)
         return Checkpoint(tensors, {**self._facts(), "spec": learned_by(self.specs[seed]), "epoch": self.together.best_epoch(seed)})
 
     def _checkpoint(self) -> Checkpoint:

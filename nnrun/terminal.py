@@ -10,6 +10,7 @@ import os
 import shlex
 import shutil
 import sys
+import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import chain
@@ -19,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from nnrun import actions
-from nnrun.errors import EnvironmentFault, NnrunError, not_writable
+from nnrun.errors import EnvironmentFault, Interrupted, NnrunError, not_writable
+from nnrun.peers import peers, tell_once
 from nnrun.plugins import fault_in_plugin
 from nnrun.report import words
 
@@ -53,21 +55,25 @@ def user_errors() -> Iterator[None]:
             _drop_output()
         raise _told(fault) from None
     except KeyboardInterrupt:
-        say("interrupted")
-        raise typer.Exit(130) from None
+        raise typer.Exit(tell_once(130, lambda: say("interrupted"))) from None
     except Exception as error:
         meant = _meant(error)
         if meant is None:
-            raise
+            if peers() is None:
+                raise
+            raise typer.Exit(tell_once(1, traceback.print_exc)) from None
         raise _told(meant) from None
 
 
 def _told(error: NnrunError) -> typer.Exit:
-    """Print the error, and return what ends the program with its code."""
-    say(str(error))
-    for line in actions.of_faults(error.faults) if actions.listening() else ():
-        say(line)
-    return typer.Exit(error.exit_code)
+    """Print the error, of many processes once, and return what ends the program with its code."""
+
+    def tell() -> None:
+        say(str(error))
+        for line in actions.of_faults(error.faults) if actions.listening() else ():
+            say(line)
+
+    return typer.Exit(tell_once(error.exit_code, tell, first_alone=isinstance(error, Interrupted)))
 
 
 def _drop_output() -> None:

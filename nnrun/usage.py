@@ -11,6 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from nnrun.errors import InputError, closest
+from nnrun.peers import tell_once
 from nnrun.terminal import say
 
 UsageError: Any = typer.BadParameter.__base__
@@ -26,8 +27,8 @@ class Group(TyperGroup):
         try:
             code = super().main(given, prog_name, *rest, **{**more, "standalone_mode": False})
         except UsageError as error:
-            say(str(self._in_our_words(error, given)))
-            code = error.exit_code
+            told = str(self._in_our_words(error, given))
+            code = tell_once(error.exit_code, lambda: say(told))
         sys.exit(code if isinstance(code, int) else 0)
 
     def _in_our_words(self, error: Any, given: list[str]) -> InputError:

@@ -13,7 +13,7 @@ from tests.conftest import ROOT
 
 FILES = sorted((ROOT / "nnrun").rglob("*.py"))
 FLOORS = [
-    {"errors", "registry", "lazy", "machine", "plugins"},
+    {"errors", "registry", "lazy", "machine", "plugins", "peers"},
     {"spec"},
     {"data", "model", "training"},
     {"check", "runs", "tracking", "builtin", "catalog", "init"},
@@ -25,7 +25,7 @@ FLOORS = [
     {"require"},
     {"actions"},
     {"terminal", "complete"},
-    {"usage", "live"},
+    {"usage", "live", "launch"},
     {"commands"},
     {"cli"},
 ]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypedDict
 
@@ -11,13 +13,16 @@ import typer
 from nnrun.commands.options import Config, DataDir, Device, Json, Overrides, Plugins, Quiet, register_parts, use_data_dir
 from nnrun.errors import CheckpointError, InputError
 from nnrun.live import show_training
+from nnrun.peers import Peers, peers
 from nnrun.runs.signals import Signals
 from nnrun.terminal import say, say_next, say_summary, try_report, user_errors
 
 if TYPE_CHECKING:
+    from nnrun.run import Run
     from nnrun.several import Several
     from nnrun.spec.experiment import Experiment
     from nnrun.spec.source import Source
+    from nnrun.training.group import Group
 
 
 ManySeeds = Annotated[
@@ -27,6 +32,12 @@ Vary = Annotated[
     str | None, typer.Option("--vary", metavar="WHAT", help="With --seeds: split draws the split by each seed too.", show_default=False)
 ]
 WithEnsemble = Annotated[bool, typer.Option("--ensemble", help="With --seeds: write a checkpoint that predicts with the mean of all.")]
+
+
+Processes = Annotated[
+    int | None,
+    typer.Option("--nproc", metavar="N", min=1, help="Train on N processes of this machine, as torchrun does.", show_default=False),
+]
 
 
 class Where(TypedDict):
@@ -48,6 +59,7 @@ def train(
     folds: Annotated[
         int | None, typer.Option("--folds", metavar="K", help="Cross-validate: one network for each of K folds.", show_default=False)
     ] = None,
+    nproc: Processes = None,
     seeds: ManySeeds = None,
     vary: Vary = None,
     ensemble: WithEnsemble = False,
@@ -70,13 +82,23 @@ def train(
             _refuse_without_plugins(out)
         spec, source = read_spec(config, set_ or (), device=device)  # before torch is imported: faults of the config are told at once
         where: Where = {"out": out, "resume": resume, "allow_change": allow_change or ()}
+        launcher = peers()
+        if (nproc or launcher) and (folds is not None or seeds is not None):
+            option = "--folds" if seeds is None else "--seeds"
+            raise InputError(f"{option} trains many networks, each in one process", fix=f"leave {option} out, or start one process")
+        if nproc and launcher:
+            raise InputError("--nproc starts processes, and torchrun has started some already", fix="leave --nproc out")
+        if nproc:
+            from nnrun.launch import launch
+
+            raise typer.Exit(launch(nproc, sys.argv[1:]))
         if several := _several(spec, source, where, folds=folds, seeds=seeds, vary=vary, ensemble=ensemble):
             _train_several(several, signals, report=report, json=json, quiet=quiet)
             return
-        from nnrun.run import open_run
-
-        run = open_run(spec, source, **where)
-        show_training(run, run.train(signals), spec.name, quiet=quiet)
+        with _together(spec, launcher) as group:
+            run = _train_one(spec, source, where, signals, group, quiet=quiet)
+        if not group.first:
+            return
         if not quiet:
             say_summary(run.summary)
         from nnrun.runs.folder import strict_json
@@ -85,6 +107,26 @@ def train(
         page = try_report(run.folder, data=run.data, device=str(run.device), trackers=run.trackers) if report else None
         if not quiet:
             say_next(run.folder, page)
+
+
+def _together(spec: Experiment, launcher: Peers | None) -> AbstractContextManager[Group]:
+    """Return who trains together: the processes of a launcher, or this one alone."""
+    if launcher is None:
+        from nnrun.training.group import ALONE
+
+        return nullcontext(ALONE)
+    from nnrun.training.processes import met
+
+    return met(launcher, spec.strategy.build().timeout, spec.device)
+
+
+def _train_one(spec: Experiment, source: Source, where: Where, signals: Signals, group: Group, *, quiet: bool) -> Run:
+    """Train one network; the first process alone shows how far it is."""
+    from nnrun.run import open_run
+
+    run = open_run(spec, source, **where, group=group)
+    show_training(run, run.train(signals), spec.name, quiet=quiet or not group.first)
+    return run
 
 
 def _several(

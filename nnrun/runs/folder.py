@@ -201,6 +201,22 @@ class Metrics:
         os.close(self._descriptor)
 
 
+class Unwritten(Metrics):
+    """The rows of a process that writes nothing."""
+
+    def __init__(self) -> None:
+        self.kept: list[bytes] = []
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Leave the row to the first process."""
+
+    def sync(self) -> None:
+        """Leave the rows to the first process."""
+
+    def __exit__(self, *exception: object) -> None:
+        """There is nothing to close."""
+
+
 def strict_json(value: Any, *, indent: int | None = None) -> str:
     """Return JSON that every reader accepts: a number that is not finite becomes null."""
     encode = _ENCODER.encode if indent is None else json.JSONEncoder(ensure_ascii=False, allow_nan=False, indent=indent).encode

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,24 +11,44 @@ import torch
 from torch import Tensor
 
 from nnrun.data.fingerprint import Known
+from nnrun.data.prepare import Prepared
 from nnrun.errors import CheckpointError, SpecError
 from nnrun.registry import SCHEDULES
 from nnrun.runs.checkpoint import Checkpoint, load, pack, unpack
 from nnrun.runs.folder import LAST, aged
-from nnrun.training.loop import State
-from nnrun.training.network import load_weights
+from nnrun.spec.experiment import Experiment, plain
+from nnrun.spec.reader import check
+from nnrun.training.group import ALONE, Group
+from nnrun.training.loop import State, stream_seed
+from nnrun.training.network import Network, load_weights
 from nnrun.training.progress import Progress
 
-BITS = ("versions", "device", "threads")
+BITS = ("versions", "device", "threads", "processes")
 """The facts on which the last bits of a result depend."""
+UNLEARNED = ("track", "strategy")
+"""The keys of a config that leave the network as it is: who is told of a run, and how many processes share the work."""
 
 
-def capture(state: State, progress: Progress, device: torch.device) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return the tensors and the JSON of everything that moves while training."""
+def learned_by(spec: Experiment) -> dict[str, Any]:
+    """Return the config as far as the network depends on it, which is what its checkpoints hold."""
+    return {key: value for key, value in plain(spec).items() if key not in UNLEARNED}
+
+
+def fitted(data: Prepared, network: Network) -> dict[str, Tensor]:
+    """Return the tensors that a checkpoint holds beside the weights: what was learned of the rows, and what they are known again by."""
+    steps = {f"preprocess/{number}/{name}": tensor for number, step in enumerate(data.fitted) for name, tensor in step.items()}
+    return steps | named("target", network.head.scale) | {"rows/marks": data.known.marks}
+
+
+def capture(state: State, progress: Progress, device: torch.device, group: Group = ALONE) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return the tensors and the JSON of everything that moves while training; of many processes all call this."""
     tensors = named("model", progress.live_weights) | named("best", progress.best_weights)
-    tensors |= {"rng/torch": torch.get_rng_state(), "loop/loss_sum": state.loss_sum}
+    own = {"rng/torch": torch.get_rng_state(), "loop/loss_sum": state.loss_sum}
     if device.type == "cuda":
-        tensors["rng/cuda"] = torch.cuda.get_rng_state(device)
+        own["rng/cuda"] = torch.cuda.get_rng_state(device)
+    for name, tensor in own.items():
+        each = group.gathered(tensor)
+        tensors |= {name: each[0]} | ({f"{name}/others": torch.stack(each[1:])} if each[1:] else {})
     facts = {
         "step": state.step,
         "batch": state.batch,
@@ -39,8 +60,20 @@ def capture(state: State, progress: Progress, device: torch.device) -> tuple[dic
     return tensors, facts
 
 
-def restore(stored: Checkpoint, state: State, progress: Progress, device: torch.device) -> None:
+def of_first(group: Group, read: Callable[[], Checkpoint | None]) -> Checkpoint | None:
+    """Return what the first of many processes reads, in all of them."""
+    if group.world_size == 1:
+        return read()
+    stored = read() if group.first else None
+    facts = json.loads(group.told(lambda: json.dumps(stored.facts if stored else None)))
+    tensors = group.shared(stored.tensors if stored else {})
+    return None if facts is None else Checkpoint(tensors, facts)
+
+
+def restore(stored: Checkpoint, state: State, progress: Progress, device: torch.device, seed: int, group: Group = ALONE) -> None:
     """Put a run back to where a checkpoint was made; the random state comes last, when nothing draws from it any more.
+
+    What each of many processes has for itself it gets back where there were as many; a process more begins its stream anew.
 
     Raises:
         CheckpointError: the checkpoint does not hold what this network and this optimiser need.
@@ -49,21 +82,32 @@ def restore(stored: Checkpoint, state: State, progress: Progress, device: torch.
     try:
         load_weights(state.model, stored.under("model"))
         optimizer = unpack(facts["optimizer"], tensors)
-        for group, now in zip(optimizer["param_groups"], state.optimizer.param_groups, strict=True):
-            group["fused"] = now.get("fused")  # a matter of the device, not of the state
+        for stored_group, now in zip(optimizer["param_groups"], state.optimizer.param_groups, strict=True):
+            stored_group["fused"] = now.get("fused")  # a matter of the device, not of the state
         state.optimizer.load_state_dict(optimizer)
         if state.scaler:
             state.scaler.load_state_dict(unpack(facts["scaler"], tensors))
         progress.restore(unpack(facts["progress"], tensors), stored.under("best"))
-        state.loss_sum.copy_(tensors["loop/loss_sum"])
+        sums = _of_each(tensors, "loop/loss_sum")
+        alike = len(sums) == group.world_size
+        state.loss_sum.copy_(sums[group.rank] if alike else torch.stack(sums).sum() * group.first)
         state.epoch, state.step = int(stored.facts["epoch"]), int(facts["step"])
         state.batch, state.rows_seen = int(facts["batch"]), int(facts["rows_seen"])
-        torch.set_rng_state(tensors["rng/torch"])
+        streams = _of_each(tensors, "rng/torch")
+        if group.rank >= len(streams):
+            torch.manual_seed(stream_seed(seed, "dropout", group.rank, state.step))
+            return
+        torch.set_rng_state(streams[group.rank].clone())  # torch crashes on a view that begins within its storage
         if device.type == "cuda" and "rng/cuda" in tensors:
-            torch.cuda.set_rng_state(tensors["rng/cuda"], device)
+            torch.cuda.set_rng_state(_of_each(tensors, "rng/cuda")[group.rank].clone(), device)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         what = f"the checkpoint does not fit the network: {str(error).splitlines()[0]}"
         raise CheckpointError(what, fix="start a new run") from None
+
+
+def _of_each(tensors: Mapping[str, Tensor], name: str) -> list[Tensor]:
+    """Return a tensor of each process that made the checkpoint."""
+    return [tensors[name], *tensors.get(f"{name}/others", ())]
 
 
 def newest(folder: Path, keep: int) -> tuple[Checkpoint | None, list[str]]:
@@ -103,7 +147,7 @@ def refuse_changes(
         SpecError: placed at the first key that differs.
         CheckpointError: the rows or their split are not those of the run.
     """
-    was, notes = stored.facts["spec"], list[str]()
+    was, notes = learned_by(check(stored.facts["spec"])), list[str]()  # a key that there was not yet counts as its default
     free = {*allowed, "epochs", "ignore", "changed_rows"} - (
         {"epochs"} if SCHEDULES[was["schedule"]["name"]].traits.get("spans_run") else set()
     ) | set(allowed)
@@ -130,7 +174,8 @@ def known(stored: Checkpoint) -> Known:
 
 def not_bitwise(stored: Checkpoint, now: Mapping[str, Any]) -> str:
     """Return a note about what keeps the rest of the run from being the same bits; empty when nothing does."""
-    differs = [f"{name} {_short(stored.facts[name])} → {_short(now[name])}" for name in BITS if stored.facts[name] != now[name]]
+    pairs = {name: (stored.facts.get(name, 1), now.get(name, 1)) for name in BITS}  # of one process the facts say nothing
+    differs = [f"{name} {_short(was)} → {_short(is_now)}" for name, (was, is_now) in pairs.items() if was != is_now]
     return f"not the same bits from here on: {', '.join(differs)}" if differs else ""
 
 

@@ -13,12 +13,16 @@ from typing import Any, Self
 
 
 class Signals:
-    """Notes signals while it is entered; `stop` is the number of the one that asks to end, `save` whether a save was asked for."""
+    """Notes signals while it is entered; `stop` is the number of the one that asks to end, `save` whether a save was asked for.
+
+    Of several processes (`patient`) none ends by a second signal: the others would lose it, and their launcher ends them after a while.
+    """
 
     def __init__(self) -> None:
         self.stop = 0
         self.save = False
         self.training = False
+        self.patient = False
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
@@ -40,7 +44,7 @@ class Signals:
     def _note(self, number: int, frame: FrameType | None) -> None:
         if number not in (signal.SIGINT, signal.SIGTERM):
             self.save = True
-        elif self.stop or not self.training:
+        elif not self.training or (self.stop and not self.patient):
             os._exit(128 + number)  # files are committed by renaming: there is nothing half-written to end
         else:
             self.stop = int(number)

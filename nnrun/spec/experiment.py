@@ -26,6 +26,7 @@ from nnrun.spec.parts import (
     RuleCode,
     SchedulePart,
     SplitName,
+    StrategyPart,
     TrackerPart,
     WidthOrLayer,
     as_written,
@@ -269,6 +270,12 @@ class Experiment(Spec):
 
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     """The type of the products in a step (autocast); weights stay float32."""
+
+    strategy: StrategyPart = Field(default="ddp", validate_default=True)
+    """How several processes share the network (nnrun list strategies); with one process it means nothing."""
+
+    sync_batch_norm: bool = False
+    """Whether batch_norm takes its means over the whole batch, or over each process's rows of it; with one process these are the same."""
 
     metrics: list[MetricName] | None = None
     """scikit-learn's names (nnrun list metrics); by default accuracy for classes, rmse and r2 for numbers."""

@@ -32,6 +32,7 @@ from nnrun.registry import (
     RULES,
     SCHEDULES,
     SPLITS,
+    STRATEGIES,
     TRACKERS,
     Entry,
     Registry,
@@ -223,6 +224,7 @@ LossPart = Annotated[Part, Of(LOSSES)]
 OptimizerPart = Annotated[Part, Of(OPTIMIZERS)]
 SchedulePart = Annotated[Part, Of(SCHEDULES)]
 TrackerPart = Annotated[Part, Of(TRACKERS)]
+StrategyPart = Annotated[Part, Of(STRATEGIES)]
 MetricName = Annotated[str, _named(METRICS, "metric"), Field(json_schema_extra={"part": "metrics"})]
 SplitName = Annotated[str, _named(SPLITS, "split method"), Field(json_schema_extra={"part": "splits"})]
 RuleCode = Annotated[str, _named(RULES, "rule"), Field(json_schema_extra={"part": "rules"})]

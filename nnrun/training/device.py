@@ -10,16 +10,17 @@ import torch
 
 from nnrun.errors import EnvironmentFault, InputError
 from nnrun.spec.experiment import DEVICE
+from nnrun.training.group import ALONE, Group
 
 SMALL_STEP = 4_000_000
 """Multiply-adds of a step below which a second thread costs more than it brings (docs/benchmarks.md has the figures)."""
 
 
-def choose_device(name: str) -> torch.device:
-    """Return the device that a config names; `auto` takes CUDA, then MPS, then the CPU.
+def choose_device(name: str, group: Group = ALONE) -> torch.device:
+    """Return the device that a config names; `auto` takes CUDA, then MPS, then the CPU. Each of many processes has its own CUDA device.
 
     Raises:
-        InputError: it is not the name of a device.
+        InputError: it is not the name of a device, or of one that several processes cannot have.
         EnvironmentFault: when the device is not there; a run never moves to another one silently.
     """
     if not re.fullmatch(DEVICE, name):
@@ -27,21 +28,32 @@ def choose_device(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     device = torch.device(name)
+    if group.world_size > 1:
+        if device.type == "mps" or device.index is not None:
+            what = f"device {name!r} is one device, and {group.world_size} processes want one each"
+            raise InputError(what, fix=f"write `device: {'cpu' if device.type == 'mps' else device.type}`", at=("device",))
+        device = torch.device("cuda", group.local_rank) if device.type == "cuda" else device
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}.get(device.type, True)
     if not there:
         fix = "take auto or cpu"
         raise EnvironmentFault(f"device {name!r} was asked for, and this machine or this build of torch has none", fix=fix, at=("device",))
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         found = ", ".join(f"cuda:{number}" for number in range(torch.cuda.device_count()))
-        raise EnvironmentFault(f"device {name!r} does not exist; this machine has {found}", fix=f"take one of {found}", at=("device",))
+        fix = f"take one of {found}" if group.world_size == 1 else f"start {torch.cuda.device_count()} processes on this machine"
+        raise EnvironmentFault(f"device '{device}' does not exist; this machine has {found}", fix=fix, at=("device",))
     return device
 
 
-def choose_threads(threads: int | str, multiply_adds: int) -> int:
-    """Return how many CPU threads to use for steps of this size; a pure function, so that the same config gives the same bits."""
+def choose_threads(threads: int | str, multiply_adds: int, processes: int = 1) -> int:
+    """Return how many CPU threads to use for steps of this size; a pure function, so that the same config gives the same bits.
+
+    Args:
+        processes: how many share the cores.
+    """
     if isinstance(threads, int):
         return threads
-    return 1 if multiply_adds < SMALL_STEP else len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return 1 if multiply_adds < SMALL_STEP else max(1, cores // processes)
 
 
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[None]:

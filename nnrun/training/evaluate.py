@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from nnrun.data.source import RowSource, blocks, joined
+from nnrun.data.source import Chosen, RowSource, blocks, joined
 from nnrun.training.device import autocast
+from nnrun.training.group import ALONE, Group
 from nnrun.training.head import Head
 from nnrun.training.metrics import Scored, score
 
@@ -28,16 +29,26 @@ def has_modes(model: nn.Module) -> bool:
 
 
 @torch.inference_mode()
-def outputs(model: nn.Module, x: Tensor | RowSource, *, precision: str = "float32") -> Tensor:
-    """Return the network's outputs (N, K) for prepared inputs (N, …), in evaluation mode and in float32."""
+def outputs(model: nn.Module, x: Tensor | RowSource, *, precision: str = "float32", group: Group = ALONE) -> Tensor:
+    """Return the network's outputs (N, K) for prepared inputs (N, …), in evaluation mode and in float32; many processes share the work."""
     switch = model.training and has_modes(model)
     if switch:
         model.eval()
     with autocast(x.device, precision):
-        made = joined((model(x_B) for x_B in blocks(x, ROWS_AT_ONCE)), len(x))
+        own = _stretch(x, *group.stretch(len(x), ROWS_AT_ONCE))
+        made = joined((model(x_B) for x_B in blocks(own, ROWS_AT_ONCE)), len(own))
     if switch:
         model.train()
-    return made.float()
+    return group.whole(made.float(), len(x), ROWS_AT_ONCE)
+
+
+def _stretch(x: Tensor | RowSource, first: int, end: int) -> Tensor | RowSource:
+    """Return some rows one after another, and at least one; all of them as they are."""
+    if (first, end) == (0, len(x)):
+        return x
+    end = max(end, first + 1)
+    first, end = (first, end) if end <= len(x) else (len(x) - 1, len(x))
+    return Chosen(x, torch.arange(first, end)) if isinstance(x, RowSource) else x[first:end]
 
 
 @torch.inference_mode()

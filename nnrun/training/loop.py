@@ -24,6 +24,7 @@ from nnrun.data.source import RowSource, batches
 from nnrun.errors import DivergedError
 from nnrun.training.device import autocast
 from nnrun.training.eager import step_of
+from nnrun.training.group import ALONE, Group
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,13 @@ def row_order(seed: int, epoch: int, rows: int) -> Tensor:
 
 
 def train(
-    state: State, loss_fn: nn.Module, data: Sequence[Tensor | RowSource], plan: Plan, *, due: Callable[[State], bool] = lambda state: False
+    state: State,
+    loss_fn: nn.Module,
+    data: Sequence[Tensor | RowSource],
+    plan: Plan,
+    *,
+    due: Callable[[State], bool] = lambda state: False,
+    group: Group = ALONE,
 ) -> Iterator[Moment]:
     """Train from where `state` stands to the end of the plan.
 
@@ -123,6 +130,7 @@ def train(
         data: prepared inputs (N, …), targets (N, …) as the loss wants them, and perhaps the weight of each row (N,), on the device; as
             tensors, or the inputs and whatever else is large as sources.
         due: asked after each step whether to yield before the next one.
+        group: who trains together; each gets its own rows of every batch.
 
     Raises:
         DivergedError: a loss or a gradient is not finite; the weights are those before the step.
@@ -134,7 +142,8 @@ def train(
     state.model.train()
     while state.epoch < plan.epochs:
         order = row_order(plan.seed, state.epoch + 1, len(x)) if shuffled else None
-        epoch_batches = _epoch([*data, torch.arange(len(x))] if plan.augment else data, order, plan, state.batch)
+        numbered = [*data, torch.arange(len(x))] if plan.augment else data
+        epoch_batches = _epoch(numbered, group.own(order, len(x), plan.batch_size), plan, state.batch, group)
         lr = set_lr(state, plan, state.epoch + state.batch / len(uses))
 
         for number, (use, batch) in enumerate(zip(uses[state.batch :], epoch_batches, strict=False), state.batch):
@@ -145,11 +154,10 @@ def train(
             if state.searches:
                 loss = _search(state, loss_fn, batch, context)
             else:
-                loss = _backward(state, loss_fn, batch, use.share, context)
+                loss = _backward(state, loss_fn, batch, use, context, group)
                 if use.ends_group and not _update(state, plan, loss):
-                    raise _diverged(
-                        state, plan, f"the training loss ({loss.item():g}) or a gradient of it", lr, rows=_rows_of(plan, order, number)
-                    )
+                    what = f"the training loss ({group.total(loss).item():g}) or a gradient of it"
+                    raise _diverged(state, plan, what, lr, rows=_rows_of(plan, order, number))
 
             # The sum stays on the device: reading it here would stall every step.
             state.loss_sum.add_(loss, alpha=use.rows)
@@ -159,7 +167,7 @@ def train(
                 _refuse_skipped(state, plan, order, len(uses))
                 yield Moment(state.epoch + 1, state.step, False, lr)
 
-        train_loss = state.loss_sum.item() / state.rows_seen  # the one wait for the device in an epoch
+        train_loss = group.total(state.loss_sum).item() / state.rows_seen  # the one wait for the device in an epoch
         _refuse_skipped(state, plan, order, len(uses))
         if not math.isfinite(train_loss):
             raise _diverged(state, plan, "the training loss or a gradient of it", lr)
@@ -168,13 +176,14 @@ def train(
         yield Moment(state.epoch, state.step, True, lr, train_loss)
 
 
-def _epoch(data: Sequence[Tensor | RowSource], order: Tensor | None, plan: Plan, first: int) -> Iterator[tuple[Tensor, ...]]:
+def _epoch(data: Sequence[Tensor | RowSource], order: Tensor | None, plan: Plan, first: int, group: Group) -> Iterator[tuple[Tensor, ...]]:
     """Return the batches of an epoch from the first that is wanted; one that `drop_last` leaves out may come at the end."""
+    size = group.size(plan.batch_size)
     if isinstance(data[0], RowSource):
-        return batches(data, order, plan.batch_size, first=first, together=plan.accumulate)
+        return batches(data, order, size, first=first, together=plan.accumulate)
     # One gather, then views: the batches of an epoch cost no indexing of their own.
     whole = [one if order is None else one[order.to(one.device)] for one in data if isinstance(one, Tensor)]
-    return islice(zip(*(torch.split(one, plan.batch_size) for one in whole), strict=True), first, None)
+    return islice(zip(*(torch.split(one, size) for one in whole), strict=True), first, None)
 
 
 @dataclass(frozen=True)
@@ -197,13 +206,20 @@ def batch_uses(rows: int, plan: Plan) -> list[Use]:
 
 
 def _backward(
-    state: State, loss_fn: nn.Module, batch: tuple[Tensor, ...], share: float, context: contextlib.AbstractContextManager[None]
+    state: State, loss_fn: nn.Module, batch: tuple[Tensor, ...], use: Use, context: contextlib.AbstractContextManager[None], group: Group
 ) -> Tensor:
-    """Add the gradients of one batch; return its mean loss, 0-d, on the device."""
-    with context:
-        loss: Tensor = loss_fn(state.model(batch[0]), *batch[1:])
-    part = loss if share == 1 else loss * share
-    (state.scaler.scale(part) if state.scaler else part).backward()  # type: ignore[no-untyped-call]
+    """Add the gradients of one batch; return its mean loss, 0-d, on the device: of many processes, what this one adds to it.
+
+    What is added up is the mean of the gradients of all processes, so each takes as many times its part as there are of them.
+    """
+    group.begin_batch(use.rows, state.step)
+    with group.adding(last=use.ends_group):
+        with context:
+            loss: Tensor = loss_fn(group.call(state.model, batch[0]), *batch[1:])
+        loss = group.part_of_mean(loss, loss_fn, batch, use.rows)
+        factor = use.share * group.world_size
+        part = loss if factor == 1 else loss * factor
+        (state.scaler.scale(part) if state.scaler else part).backward()  # type: ignore[no-untyped-call]
     return loss.detach()
 
 
@@ -264,7 +280,7 @@ def _search(state: State, loss_fn: nn.Module, batch: tuple[Tensor, ...], context
 
     def closure() -> Any:
         state.optimizer.zero_grad()
-        return _backward(state, loss_fn, batch, 1.0, context)
+        return _backward(state, loss_fn, batch, Use(len(batch[0]), 1.0, True), context, ALONE)
 
     loss = torch.as_tensor(state.optimizer.step(closure))
     state.step += 1

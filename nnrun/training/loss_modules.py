@@ -6,6 +6,7 @@ Shapes: N rows of a batch, K outputs, T numbers to predict.
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,18 @@ from nnrun.training.loop import Plan
 def training_loss(loss: nn.Module, plan: Plan, *, weighted: bool) -> nn.Module:
     """Return the loss of training: with the weights of rows, or of their two targets, as a third argument where there are any."""
     return Weighted(loss) if weighted or plan.two_targets else loss
+
+
+def divisor(loss: nn.Module, batch: Sequence[Tensor]) -> Tensor | None:
+    """Return what the loss of a batch was divided by, 0-d: the weights of its rows, or of their classes; None where it was their count.
+
+    Args:
+        batch: inputs, targets, and perhaps weights, as the loss got them.
+    """
+    if isinstance(loss, Weighted):
+        return batch[2].sum()
+    weight = _class_weight(loss)
+    return None if weight is None else weight[batch[1]].sum()
 
 
 def row_losses(loss: nn.Module, output_NK: Tensor, target: Tensor) -> Tensor | None:
@@ -94,15 +107,14 @@ class OfEach(nn.Module):
 
     def __init__(self, loss: nn.Module) -> None:
         super().__init__()
-        self.loss, inner = _apart(loss), _inner(loss)
-        self.class_weight = inner.weight if isinstance(inner, nn.CrossEntropyLoss | nn.NLLLoss) else None
+        self.loss, self.class_weight = _apart(loss), _class_weight(loss)
 
     def forward(self, output_MNK: Tensor, target: Tensor, weight_MN: Tensor | None = None) -> Tensor:
         losses: Tensor = self.loss(output_MNK.flatten(0, 1), target.flatten(0, 1))
         losses_MN = _by_row(losses).view(output_MNK.shape[:2])
         if weight_MN is not None:
             return (losses_MN * weight_MN).sum(1) / weight_MN.sum(1).clamp(min=torch.finfo(weight_MN.dtype).tiny)
-        if self.class_weight is not None:  # torch divides by the weights of the classes
+        if self.class_weight is not None:
             return losses_MN.sum(1) / self.class_weight[target].sum(1)
         return losses_MN.mean(1)
 
@@ -157,6 +169,12 @@ class Hinge(nn.Module):
 def _inner(loss: nn.Module) -> nn.Module:
     """Return the module that has the `reduction`."""
     return loss.loss if isinstance(loss, ByClass | SameShape) else loss
+
+
+def _class_weight(loss: nn.Module) -> Tensor | None:
+    """Return the weights of the classes (K,) by which torch divides a loss; None where it divides by the count of rows."""
+    inner = _inner(loss)
+    return inner.weight if isinstance(inner, nn.CrossEntropyLoss | nn.NLLLoss) else None
 
 
 def _require_alike(output: Tensor, target: Tensor) -> None:

@@ -19,6 +19,7 @@ from nnrun.model.incoming import MAX_PARAMETERS
 from nnrun.spec.base import no_such_name
 from nnrun.spec.experiment import Experiment, foreign_parts
 from nnrun.training.evaluate import figures, outputs
+from nnrun.training.group import ALONE, Group
 from nnrun.training.head import Head, default_loss, fit_scale, head_for
 from nnrun.training.metrics import Scored, check_metrics, default_metrics
 from nnrun.training.uncertainty import Interval, intervals
@@ -30,6 +31,7 @@ class Network:
 
     Args:
         foreign: whether a part of it belongs to a plug-in.
+        group: who works out outputs together.
     """
 
     model: nn.Module
@@ -38,11 +40,12 @@ class Network:
     metrics: list[str]
     precision: str
     foreign: bool = False
+    group: Group = ALONE
 
     def outputs(self, x: Tensor | RowSource) -> Tensor:
         """Return the outputs (N, K) of prepared inputs (N, ...)."""
         with self._undrawn(x.device):
-            return outputs(self.model, x, precision=self.precision)
+            return outputs(self.model, x, precision=self.precision, group=self.group)
 
     def score(self, part: Rows) -> dict[str, float]:
         """Return the loss and the metrics of a prepared part."""

@@ -15,15 +15,17 @@ from nnrun.errors import SpecError
 from nnrun.spec.base import Location
 from nnrun.spec.experiment import Experiment
 from nnrun.training.evaluate import ROWS_AT_ONCE
+from nnrun.training.group import ALONE, Group
 from nnrun.training.loop import Plan, State, batches_per_epoch, stream_seed
 from nnrun.training.schedules import Plateau, warmed_up
 
 
-def make_plan(spec: Experiment, data: Prepared, model: nn.Module) -> tuple[Plan, Plateau | None]:
+def make_plan(spec: Experiment, data: Prepared, model: nn.Module, group: Group = ALONE) -> tuple[Plan, Plateau | None]:
     """Return the plan of a resolved spec for its prepared data, and a schedule that follows a figure.
 
     Raises:
-        SpecError: the rows are no pictures to augment; the batches leave nothing to train on, or leave one row to a layer that needs two.
+        SpecError: the rows are no pictures to augment; the batches leave nothing to train on, or leave one row to a layer that needs two;
+            the optimizer is none for many processes.
     """
     row_numbers = data.row_numbers["train"]
     rows = len(row_numbers)
@@ -32,9 +34,11 @@ def make_plan(spec: Experiment, data: Prepared, model: nn.Module) -> tuple[Plan,
     if steps == 0:
         what = f"batch_size {spec.batch_size} with drop_last leaves no batch: the training part has {rows} rows"
         raise SpecError(what, fix=f"write `batch_size: {rows}` or less, or `drop_last: false`", at=("batch_size",))
-    if rows % size == 1 % size and not spec.drop_last and any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules()):
-        what = f"the last batch of {rows} training rows in batches of {size} has one row, and batch_norm needs two"
-        raise SpecError(what, fix="write `drop_last: true`, or another batch_size", at=("batch_size",))
+    if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules()):
+        _refuse_single_rows(spec, rows, size, group)
+    if group.world_size > 1 and spec.optimizer.entry.traits.get("closure"):
+        what = f"{spec.optimizer.entry.name} looks at the loss several times in one step, which {group.world_size} processes cannot share"
+        raise SpecError(what, fix="take another optimizer, or train in one process", at=("optimizer",))
     schedule: Any = spec.schedule.build(max(spec.epochs - spec.warmup_epochs, 1.0))
     plateau = schedule if isinstance(schedule, Plateau) else None
     factor = (lambda epoch: schedule.factor) if plateau else schedule
@@ -58,18 +62,30 @@ def make_plan(spec: Experiment, data: Prepared, model: nn.Module) -> tuple[Plan,
     return plan, plateau
 
 
+def _refuse_single_rows(spec: Experiment, rows: int, size: int, group: Group) -> None:
+    """Refuse batches that leave one row to batch_norm, which needs two; where it is not synchronised, two in each process."""
+    last = 0 if spec.drop_last else rows % size
+    if last == 1 or size == 1:
+        what = f"the last batch of {rows} training rows in batches of {size} has one row, and batch_norm needs two"
+        raise SpecError(what, fix="write `drop_last: true`, or another batch_size", at=("batch_size",))
+    fewest = min(size, last or size)
+    if group.world_size > 1 and not spec.sync_batch_norm and fewest < 2 * group.world_size:
+        what = f"a batch of {fewest} rows leaves less than two to some of {group.world_size} processes, and batch_norm needs two"
+        raise SpecError(what, fix="write `sync_batch_norm: true`, `drop_last: true`, or another batch_size", at=("batch_size",))
+
+
 def _augmentation(spec: Experiment, data: Prepared) -> Augmentation:
     key = partial(stream_seed, spec.seed, "augment")
     some = data.parts["train"].x[:ROWS_AT_ONCE]
     return Augmentation(spec.augment, some, key, data.row_numbers["train"], classes=bool(data.task.classes))
 
 
-def first_state(spec: Experiment, model: nn.Module, device: torch.device) -> State:
-    """Return the state before the first step; the stream of dropout begins here."""
+def first_state(spec: Experiment, model: nn.Module, device: torch.device, group: Group = ALONE) -> State:
+    """Return the state before the first step; the stream of dropout begins here, in each process its own."""
     optimizer = spec.optimizer.build(list(model.parameters()), spec.lr)
     exact = torch.float32 if device.type == "mps" else torch.float64
     scaler = torch.amp.GradScaler("cuda") if spec.precision == "float16" and device.type == "cuda" else None
-    torch.manual_seed(stream_seed(spec.seed, "dropout"))
+    torch.manual_seed(stream_seed(spec.seed, "dropout", *([] if group.first else [group.rank])))
     return State(model, optimizer, torch.zeros((), device=device, dtype=exact), scaler)
 
 

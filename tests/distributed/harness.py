@@ -1,0 +1,86 @@
+"""Many runs on many processes, each process forked from one that has torch imported: a job costs a second, not ten.
+
+    python -m tests.distributed.harness     reads jobs from stdin, one JSON document a line, and answers each in a line
+
+A job: {"processes": 2, "arguments": ["train", …], "folder": …, "stop_at": 20, "fail": [1, 20, "OSError"]}. What torchrun would set and keep is
+set and kept here: the environment, and the store. `processes: 0` is a plain run, without any of it. `stop_at`: the last process gets SIGTERM
+before that step. `fail`: in this process, at this step, that happens.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import sklearn.model_selection
+import torch._dynamo.utils
+from torch.distributed import TCPStore
+from torch.nn.parallel import DistributedDataParallel
+
+import nnrun.run
+import nnrun.training.processes
+from nnrun.cli import app
+from nnrun.training import loop
+
+LOADED = (sklearn.model_selection, torch._dynamo.utils, DistributedDataParallel, nnrun.run, nnrun.training.processes)
+"""What each process would take seconds to import."""
+
+
+def child(job: dict[str, Any], rank: int, port: int) -> None:
+    """Be one process of a job, to its end."""
+    for name, stream in (("out", 1), ("err", 2)):
+        os.dup2(os.open(f"{job['told']}/{name}", os.O_WRONLY | os.O_CREAT | os.O_APPEND), stream)
+    os.chdir(job["folder"])
+    if count := job["processes"]:
+        places = {"RANK": rank, "WORLD_SIZE": count, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": count}
+        meeting = {"MASTER_ADDR": "localhost", "MASTER_PORT": port, "TORCHELASTIC_USE_AGENT_STORE": True}
+        os.environ.update({name: str(value) for name, value in (places | meeting).items()})
+    arm(job, rank)
+    code: Any = 1
+    try:
+        app(job["arguments"])
+    except SystemExit as end:
+        code = end.code or 0
+    finally:
+        sys.stdout.flush()
+        os._exit(code if isinstance(code, int) else 1)
+
+
+def arm(job: dict[str, Any], rank: int) -> None:
+    """Have happen at a step what the job asks for."""
+    real, (who, at, what) = loop._update, job.get("fail", (-1, -1, ""))
+
+    def update(state: Any, *rest: Any) -> bool:
+        if state.step == job.get("stop_at") and rank == max(0, job["processes"] - 1):
+            os.kill(os.getpid(), signal.SIGTERM)
+        if (rank, state.step) == (who, at):
+            if what == "SIGKILL":
+                os.kill(os.getpid(), signal.SIGKILL)
+            raise {"OSError": OSError(28, "No space left on device"), "ValueError": ValueError("a fault of ours")}[what]
+        return real(state, *rest)
+
+    loop._update = update
+
+
+def answer(job: dict[str, Any]) -> dict[str, Any]:
+    """Run one job; return the exit code of each process, and what all of them told."""
+    store = TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
+    with tempfile.TemporaryDirectory() as told:
+        pids = []
+        for rank in range(max(1, job["processes"])):
+            pid = os.fork()
+            if pid == 0:
+                child({**job, "told": told}, rank, store.port)
+            pids.append(pid)
+        codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
+        return {"codes": codes, **{name: Path(told, name).read_text() for name in ("out", "err")}}
+
+
+if __name__ == "__main__":
+    for line in sys.stdin:
+        print(json.dumps(answer(json.loads(line))), flush=True)
