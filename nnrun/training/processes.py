@@ -30,6 +30,8 @@ from nnrun.training.loss_modules import divisor
 NOTE = timedelta(seconds=3)
 """How long a process that has lost another waits for the others to note that they have lost it too."""
 FOLDER = "folder"
+KEPT: list[object] = []
+"""The exchange itself, to the end of the process: torch 2.13 can wait for ever where the last one to let go of it is a network."""
 
 
 class Processes(Group):
@@ -238,13 +240,14 @@ def met(peers: Peers, timeout: float, device: str) -> Iterator[Processes]:
     Raises:
         EnvironmentFault: one of them does not come, or does not answer any more.
     """
-    cuda = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
+    cuda = torch.cuda.is_available() and device not in ("cpu", "mps")
     limit, group = timedelta(seconds=timeout), Processes(peers)
     try:
         store = peers.store(limit)
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if cuda else "gloo", store=store, rank=peers.rank, world_size=peers.world_size, timeout=limit
         )
+        KEPT.append(dist.group.WORLD)
         yield group
     except RuntimeError as error:
         if not _of_exchange(error):
@@ -254,6 +257,7 @@ def met(peers: Peers, timeout: float, device: str) -> Iterator[Processes]:
 
 
 def _of_exchange(error: RuntimeError) -> bool:
-    """Return whether an exchange has failed; gloo's errors are of no kind of their own, and come out of a backward as well."""
-    frames = traceback.extract_tb(error.__traceback__)
-    return isinstance(error, dist.DistError) or "gloo" in str(error) or any("torch/distributed/" in frame.filename for frame in frames[-3:])
+    """Return whether an exchange has failed; gloo's errors are known by their words alone, and come out of a backward as well."""
+    frames = traceback.extract_tb(error.__traceback__)[-3:]
+    told = any(words in str(error) for words in ("gloo", "pair closure"))
+    return told or isinstance(error, dist.DistError) or any("torch/distributed/" in frame.filename for frame in frames)

@@ -41,6 +41,7 @@ def child(job: dict[str, Any], rank: int, port: int) -> None:
         meeting = {"MASTER_ADDR": "localhost", "MASTER_PORT": port, "TORCHELASTIC_USE_AGENT_STORE": True}
         os.environ.update({name: str(value) for name, value in (places | meeting).items()})
     arm(job, rank)
+    signal.alarm(60)
     code: Any = 1
     try:
         app(job["arguments"])
@@ -59,8 +60,8 @@ def arm(job: dict[str, Any], rank: int) -> None:
         if state.step == job.get("stop_at") and rank == max(0, job["processes"] - 1):
             os.kill(os.getpid(), signal.SIGTERM)
         if (rank, state.step) == (who, at):
-            if what == "SIGKILL":
-                os.kill(os.getpid(), signal.SIGKILL)
+            if what.startswith("SIG"):
+                os.kill(os.getpid(), getattr(signal, what))
             raise {"OSError": OSError(28, "No space left on device"), "ValueError": ValueError("a fault of ours")}[what]
         return real(state, *rest)
 
@@ -77,7 +78,14 @@ def answer(job: dict[str, Any]) -> dict[str, Any]:
             if pid == 0:
                 child({**job, "told": told}, rank, store.port)
             pids.append(pid)
-        codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
+        who, _, what = job.get("fail", (-1, -1, ""))
+        if what == "SIGSTOP":  # it would wait for ever
+            pids.append(pids.pop(who))
+        codes = []
+        for pid in pids:
+            if what == "SIGSTOP" and pid == pids[-1]:
+                os.kill(pid, signal.SIGKILL)
+            codes.append(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
         return {"codes": codes, **{name: Path(told, name).read_text() for name in ("out", "err")}}
 
 
