@@ -12,7 +12,8 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from threading import Thread
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from torch.distributed import Store  # type: ignore[attr-defined]
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 NAMED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 PATIENCE = timedelta(seconds=5)
 """How long a process that has failed waits for the store, and for the words of the one that was first."""
+Answer = TypeVar("Answer")
 STORES: dict[Peers, Store] = {}
 """The store of each launcher that this process has met in, which is one: it connects once."""
 
@@ -88,19 +90,41 @@ def tell_once(code: int, tell: Callable[[], None], *, first_alone: bool = False)
     if first_alone:
         return code
     try:
-        notes = here.store()
-        first = notes.add("failed", 1) == 1
+        notes = asked(here.store)
+        first = asked(lambda: notes.add("failed", 1)) == 1
     except (ImportError, RuntimeError):  # nobody to ask: better said twice than not at all
         tell()
         return code
     with suppress(RuntimeError):
         if first:
             tell()
-            notes.set("code", str(code))
+            asked(lambda: notes.set("code", str(code)))
             return code
-        if noted(notes, ["code"], PATIENCE):
-            return int(notes.get("code"))
+        if asked(lambda: noted(notes, ["code"], PATIENCE), 2 * PATIENCE):
+            return int(asked(lambda: notes.get("code")))
     return code
+
+
+def asked(ask: Callable[[], Answer], limit: timedelta = PATIENCE) -> Answer:
+    """Return what the store answers; a thread asks, since torch waits without end for one behind a network that is cut.
+
+    Raises:
+        RuntimeError: it does not answer in this time, or not well.
+    """
+    answers, faults = list[Answer](), list[RuntimeError]()
+
+    def wait() -> None:
+        try:
+            answers.append(ask())
+        except RuntimeError as error:
+            faults.append(error)
+
+    thread = Thread(target=wait, daemon=True)
+    thread.start()
+    thread.join(limit.total_seconds())
+    if not answers:
+        raise faults[0] if faults else RuntimeError("the store does not answer")
+    return answers[0]
 
 
 def noted(notes: Store, names: Sequence[str], limit: timedelta) -> bool:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch import distributed as dist
 
 from nnrun.errors import EnvironmentFault
-from nnrun.peers import Peers, noted
+from nnrun.peers import Peers, asked, noted
 from nnrun.training.batch_norm import SyncedBatchNorm
 from nnrun.training.group import Group, Strategy
 from nnrun.training.loss_modules import divisor
@@ -210,13 +210,21 @@ class Processes(Group):
         """Note for later lives of this job where it began."""
         self._peers.job_store().set(FOLDER, str(folder))
 
+    def _silent(self) -> list[int]:
+        """Return the processes that do not note, as this one does, that they have lost another."""
+        notes = self._peers.store()
+        notes.set(f"waits/{self.rank}", str(self._step))
+        each = [f"waits/{rank}" for rank in range(self.world_size)]
+        noted(notes, each, NOTE)
+        return [rank for rank, name in enumerate(each) if not notes.check([name])]
+
     def lost(self) -> EnvironmentFault:
         """Return what to say when an exchange has failed: which processes do not answer, and when."""
-        notes, step = self._peers.store(), self._step
-        notes.set(f"waits/{self.rank}", str(step))
-        others = [f"waits/{rank}" for rank in range(self.world_size)]
-        noted(notes, others, NOTE)
-        silent = [rank for rank, name in enumerate(others) if not notes.check([name])]
+        step = self._step
+        try:
+            silent = asked(self._silent, 2 * NOTE)
+        except RuntimeError:  # nor is there a store that could tell
+            silent = []
         if not silent:
             what = f"the {self.world_size} processes lost each other after step {step}: the network between them failed"
             return EnvironmentFault(what, fix="go on from the last checkpoint with --resume")
