@@ -249,6 +249,8 @@ def met(peers: Peers, timeout: float, device: str) -> Iterator[Processes]:
         EnvironmentFault: one of them does not come, or does not answer any more.
     """
     cuda = torch.cuda.is_available() and device not in ("cpu", "mps")
+    if cuda and peers.local_rank < torch.cuda.device_count():
+        torch.cuda.set_device(peers.local_rank)
     limit, group = timedelta(seconds=timeout), Processes(peers)
     try:
         store = peers.store(limit)

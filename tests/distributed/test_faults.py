@@ -87,3 +87,11 @@ def test_what_all_find_is_told_once(what: str, job: Job, config: Path):
     assert done.err.startswith(told)
     assert done.err.count("error: ") == 1
     assert done.out == ""
+
+
+@pytest.mark.parametrize("fault", [[], ["--set", "optimizer=lbfgs"]])
+def test_without_torchrun_the_first_process_keeps_the_store(fault: list[str], job: Job, config: Path):
+    """RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT are enough, as Kubernetes sets them."""
+    done = job(2, "train", config, "-q", *fault, folder=config.parent, served=False)
+    assert done.codes == [2 if fault else 0] * 2, done.err
+    assert (done.out, done.err.count("error: ")) == (("", 1) if fault else ("runs/it\n", 0))
