@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -43,10 +44,10 @@ def workers(agent: int) -> list[int]:
     return [int(pid) for pid in Path(f"/proc/{agent}/task/{agent}/children").read_text().split()]
 
 
-def wait_for(file: Path) -> None:
-    """Wait until a run has written a file."""
+def wait_for(file: Path, *, rows: int = 0) -> None:
+    """Wait until a run has written a file, and so many rows of it."""
     until = time.monotonic() + 60
-    while not file.exists():
+    while not file.exists() or (rows and file.read_bytes().count(b"\n") < rows):
         assert time.monotonic() < until
         time.sleep(0.02)
 
@@ -73,6 +74,26 @@ def test_a_killed_process_is_started_again_and_the_end_is_the_same(torchrun: Sta
     for name in (BEST, LAST):
         assert (tmp_path / "runs" / "it" / name).read_bytes() == (tmp_path / "straight" / name).read_bytes()
     assert rows_of(tmp_path / "runs" / "it") == rows_of(tmp_path / "straight")
+
+
+@pytest.mark.soak
+def test_twenty_kills(torchrun: Started, job: Job, tmp_path: Path):
+    """Ten runs, each killed twice: a process drawn by lot, in the first or the second half of the run, at any moment of a step or a save."""
+    draw = random.Random(0)
+    assert job(2, "train", "it.yaml", "--out", "straight", "-q", folder=tmp_path).codes == [0, 0]
+    for number in range(10):
+        out = tmp_path / f"hurt-{number}"
+        agent = torchrun("--nproc-per-node", "2", "--max-restarts", "3", arguments=("--out", out.name))
+        for epoch in (draw.randint(1, 18), draw.randint(20, 38)):
+            wait_for(out / "metrics.jsonl", rows=epoch)
+            time.sleep(draw.uniform(0, 0.02))
+            os.kill(draw.choice(workers(agent.pid)), signal.SIGKILL)
+        told = agent.communicate(timeout=120)[1]
+        assert agent.returncode == 0, told
+        assert told.count("error: process ") == 2, told
+        for name in (BEST, LAST):
+            assert (out / name).read_bytes() == (tmp_path / "straight" / name).read_bytes()
+        assert rows_of(out) == rows_of(tmp_path / "straight")
 
 
 def test_sigterm_to_torchrun_saves_and_the_run_goes_on(torchrun: Started, job: Job, tmp_path: Path):
