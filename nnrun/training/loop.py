@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from nnrun.data.source import RowSource, batches
 from nnrun.errors import DivergedError
 from nnrun.training.device import autocast
-from nnrun.training.eager import step_of
+from nnrun.training.eager import run_backward, step_of
 
 
 @dataclass(frozen=True)
@@ -203,7 +203,7 @@ def _backward(
     with context:
         loss: Tensor = loss_fn(state.model(batch[0]), *batch[1:])
     part = loss if share == 1 else loss * share
-    (state.scaler.scale(part) if state.scaler else part).backward()  # type: ignore[no-untyped-call]
+    run_backward(state.scaler.scale(part) if state.scaler else part, state.one)
     return loss.detach()
 
 
