@@ -100,6 +100,7 @@ class Run:
         self.network = network_for(self.spec, self.data, self.device, room=min((most, because), (MAX_PARAMETERS, "")))
         for part in self.data.parts.values():
             self.network.head.check(part.y)
+        self.scoring = {name: self.network.scoring(self.data.parts[name]) for name in self.spec.evaluate if self.rows[name]}
         self.plan, plateau = make_plan(self.spec, self.data, self.network.model)
         check_monitors(self.spec, self.rows, plateau)
         check_activations(self.network.model, self.data.shape, min(self.plan.batch_size, self.rows["train"]), self.device)
@@ -235,8 +236,9 @@ class Run:
     def _take_in(self, moment: Moment, before: float, metrics: Metrics) -> Record:
         """Score an epoch, write its row, and judge it."""
         record = self._record(moment, before)
-        metrics.add(record.row())
-        self.trackers.tell("record", record.row())
+        row = record.row()
+        metrics.add(row)
+        self.trackers.tell("record", row)
         self.progress.judge(record)
         said = [*map(str, self.health.look(record, self.state, last=self.finished)), *self.trackers.notes()]
         return replace(record, notes=tuple(said)) if said else record
@@ -263,7 +265,7 @@ class Run:
         return Interrupted(what, fix=f"go on with it: nnrun train CONFIG --out {self.folder} --resume", number=number)
 
     def _record(self, moment: Moment, before: float) -> Record:
-        scores = {name: self.network.score(self.data.parts[name]) for name in self.spec.evaluate if self.rows[name]}
+        scores = {name: score() for name, score in self.scoring.items()}
         seconds = time.perf_counter() - before
         train = {"loss": moment.train_loss}
         return Record(moment.epoch, moment.step, moment.lr, seconds, train, scores.get("val", {}), scores.get("test", {}))

@@ -78,7 +78,7 @@ class _Fused:
             kernel(group, group["params"], gradients, common | {"found_inf": getattr(optimizer, "found_inf", None)})
 
     def _prepared(self) -> object:
-        """Take hold of what the optimizer keeps of each weight; return its state, or None when the weights or what is kept are not alike."""
+        """Take hold of what the optimizer keeps of each weight; return its state, or None when weights are not alike."""
         state, group = self._optimizer.state, self._optimizer.param_groups[0]
         if len({(weight.dtype, weight.device) for weight in group["params"]}) > 1:
             return None

@@ -172,6 +172,8 @@ def _epoch(data: Sequence[Tensor | RowSource], order: Tensor | None, plan: Plan,
     """Return the batches of an epoch from the first that is wanted; one that `drop_last` leaves out may come at the end."""
     if isinstance(data[0], RowSource):
         return batches(data, order, plan.batch_size, first=first, together=plan.accumulate)
+    if order is None and plan.batch_size >= len(data[0]):  # one batch of all rows
+        return islice([tuple(one for one in data if isinstance(one, Tensor))], first, None)
     # One gather, then views: the batches of an epoch cost no indexing of their own.
     whole = [one if order is None else one[order.to(one.device)] for one in data if isinstance(one, Tensor)]
     return islice(zip(*(torch.split(one, plan.batch_size) for one in whole), strict=True), first, None)
