@@ -74,7 +74,7 @@ def test_training_does_not_import_the_compiler():
     code = """
 import sys, tempfile
 from nnrun.cli import app
-open("it.yaml", "w").write("dataset: iris\\npreprocess: [standardize]\\nlayers: [3]\\nepochs: 2\\n")
+open("it.yaml", "w").write("dataset: iris\\nsplit: {test: 0.4, method: train_test_split}\\npreprocess: [standardize]\\nlayers: [3]\\nepochs: 2\\n")
 app(["train", "it.yaml", "--quiet"], standalone_mode=False)
 sys.exit(any(name in sys.modules for name in ("torch._dynamo", "sympy", "sklearn", "scipy", "polars", "pandas")))
 """
