@@ -133,7 +133,7 @@ class Scored:
         """Σ error² of each target (T,), or of the one of few rows."""
         if self.truth.few is None:
             return self.error.square().sum(-2)
-        return math.fsum((y - made) ** 2 for y, made in zip(self.truth.few, self.predicted[:, 0].tolist(), strict=True))
+        return math.fsum([(y - made) ** 2 for y, (made,) in zip(self.truth.few, self.predicted.tolist(), strict=True)])
 
 
 def score(metrics: Sequence[str], scored: Scored) -> dict[str, Tensor | float]:
