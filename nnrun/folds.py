@@ -102,7 +102,7 @@ class Folds(Several):
             "folds": self.count,
             "rows": len(row),
             "metrics": {"test": {name: {**mean_and_deviation(found), "values": found} for name, found in values.items()}},
-            "out_of_fold": {name: figure.item() for name, figure in pooled.items()},
+            "out_of_fold": {name: float(figure) for name, figure in pooled.items()},
             "notes": list(dict.fromkeys(note for summary in self.summaries for note in summary["notes"])),
             "seconds": round(sum(sum(summary["seconds"].values()) for summary in self.summaries), 3),
         }

@@ -109,6 +109,7 @@ class Run:
         self.network = replace(network_for(self.spec, self.data, self.device, room=room), group=group)
         for part in self.data.parts.values():
             self.network.head.check(part.y)
+        self.scoring = {name: self.network.scoring(self.data.parts[name]) for name in self.spec.evaluate if self.rows[name]}
         self.plan, plateau = make_plan(self.spec, self.data, self.network.model, group)
         check_monitors(self.spec, self.rows, plateau)
         size = min(self.plan.batch_size, self.rows["train"])
@@ -261,8 +262,9 @@ class Run:
     def _take_in(self, moment: Moment, before: float, metrics: Metrics) -> Record:
         """Score an epoch, write its row, and judge it."""
         record = self._record(moment, before)
-        metrics.add(record.row())
-        self.trackers.tell("record", record.row())
+        row = record.row()
+        metrics.add(row)
+        self.trackers.tell("record", row)
         self.progress.judge(record)
         said = [*map(str, self.health.look(record, self.state, last=self.finished)), *self.trackers.notes()]
         return replace(record, notes=tuple(said)) if said else record
@@ -290,7 +292,7 @@ class Run:
 
     def _record(self, moment: Moment, before: float) -> Record:
         figures = {"train": {"loss": moment.train_loss}}
-        figures |= {str(name): self.network.score(self.data.parts[name]) for name in self.spec.evaluate if self.rows[name]}
+        figures |= {str(name): score() for name, score in self.scoring.items()}
         told = iter(self.group.same([value for part in figures.values() for value in part.values()]))
         same = {name: {figure: next(told) for figure in part} for name, part in figures.items()}
         seconds = time.perf_counter() - before

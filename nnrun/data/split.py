@@ -337,7 +337,6 @@ def _sklearn_seed(seed: int) -> int:
 
 def _by_sklearn(counts: Mapping[str, int], asked: Asked, *, by_class: bool = False) -> dict[str, Tensor]:
     import numpy as np
-    from sklearn.model_selection import train_test_split as cut
 
     y, seed = asked.y, _sklearn_seed(asked.seed)
     left, parts = np.arange(len(y)), {"val": np.arange(0), "test": np.arange(0)}
@@ -346,8 +345,13 @@ def _by_sklearn(counts: Mapping[str, int], asked: Asked, *, by_class: bool = Fal
         keep = counts["train"] if part == cuts[-1] else len(left) - counts[part]
         if by_class:
             _check_classes(y[left], {"train": keep, part: counts[part]}, asked.classes)
-        by = y.numpy()[left] if by_class else None
-        left, parts[part] = cut(left, test_size=counts[part], train_size=keep, random_state=seed, shuffle=True, stratify=by)
+            from sklearn.model_selection import train_test_split as cut
+
+            sizes = {"test_size": counts[part], "train_size": keep}
+            left, parts[part] = cut(left, **sizes, random_state=seed, shuffle=True, stratify=y.numpy()[left])
+        else:  # as scikit-learn does it; importing it takes longer than torch
+            order = left[np.random.RandomState(seed).permutation(len(left))]
+            left, parts[part] = order[counts[part] : counts[part] + keep], order[: counts[part]]
     if counts["train"] < len(left):
         what = f"the split wants {counts['train']} of {len(left)} rows and neither a val nor a test part"
         raise _refused(what, "write `method: random`, or give the other rows to a part", "train")

@@ -1,6 +1,7 @@
-"""torch's optimizers without the guards of torch.compile, whose import takes longer than torch's own, and of the profiler around each step.
+"""torch's backward pass and optimizers without what stands around them: the guards of torch.compile, whose import takes longer than torch's
+own, the profiler's hooks, and checks of what cannot be otherwise here. The arithmetic is torch's own, to the bit.
 
-Nothing here is compiled or profiled. A guard is left alone where torch no longer has it, or where the compiler has been imported anyway.
+Nothing here is compiled or profiled. Where torch no longer has what is called directly, its own way around is taken.
 """
 
 from __future__ import annotations
@@ -9,9 +10,13 @@ import inspect
 import sys
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
-from torch.optim import Optimizer
+from torch import Tensor
+from torch.optim import SGD, Adam, AdamW, Optimizer
+
+_ENGINE = getattr(torch.autograd.Variable, "_execution_engine", None)
 
 
 def leave_the_compiler_out() -> None:
@@ -26,6 +31,79 @@ def leave_the_compiler_out() -> None:
             guarded.__dynamo_disable = guarded
 
 
+def run_backward(loss: Tensor, one: Tensor) -> None:
+    """Add the gradients of a loss to the weights: `loss.backward()`, without making its 1 anew and asking whether anyone debugs.
+
+    Args:
+        one: 1.0, 0-d, float32, on the device of the loss.
+    """
+    if _ENGINE is None or loss.ndim or loss.dtype != one.dtype:  # a loss of a plug-in may be otherwise
+        loss.backward()  # type: ignore[no-untyped-call]
+    else:
+        _ENGINE.run_backward((loss,), (one,), False, False, (), allow_unreachable=True, accumulate_grad=True)
+
+
 def step_of(optimizer: Optimizer) -> Callable[[], object]:
     """Return the step of an optimizer by itself: the same arithmetic as `optimizer.step()`, to the bit, without the hooks around it."""
-    return torch.no_grad()(partial(inspect.unwrap(type(optimizer).step), optimizer))
+    step = torch.no_grad()(partial(inspect.unwrap(type(optimizer).step), optimizer))
+    plain = type(optimizer) in (SGD, Adam, AdamW) and len(optimizer.param_groups) == 1 and optimizer.param_groups[0]["fused"]
+    return _Fused(optimizer, step) if plain else step
+
+
+class _Fused:
+    """The step of SGD, Adam or AdamW as the one call of torch's kernel that it comes down to.
+
+    On the way there torch sorts the tensors by device and type, and counts the step for each weight by itself: most of the time of a small
+    step. Here the first step is torch's own; after it the counts of all weights are views of one tensor, and 1 is added to that.
+    When the optimizer has been given another state, or a weight has no gradient, the step is torch's own again.
+    """
+
+    def __init__(self, optimizer: Optimizer, step: Callable[[], object]) -> None:
+        self._optimizer, self._step = optimizer, step
+        self._state: object = None
+        self._kept: list[dict[str, Tensor]] = []
+        self._counts = torch.zeros(())
+
+    @torch.no_grad()
+    def __call__(self) -> None:
+        """Take the step."""
+        optimizer, group = self._optimizer, self._optimizer.param_groups[0]
+        gradients = [weight.grad for weight in group["params"]]
+        if optimizer.state is not self._state or any(gradient is None for gradient in gradients):
+            self._step()
+            self._state = self._prepared()
+        else:
+            common = {key: group[key] for key in ("lr", "weight_decay", "maximize")}
+            kernel = self._sgd if isinstance(optimizer, SGD) else self._adam
+            kernel(group, group["params"], gradients, common | {"found_inf": getattr(optimizer, "found_inf", None)})
+
+    def _prepared(self) -> object:
+        """Take hold of what the optimizer keeps of each weight; return its state, or None when weights are not alike."""
+        state, group = self._optimizer.state, self._optimizer.param_groups[0]
+        if len({(weight.dtype, weight.device) for weight in group["params"]}) > 1:
+            return None
+        if isinstance(self._optimizer, SGD) and not group["momentum"]:
+            return state
+        if not all(weight in state for weight in group["params"]):
+            return None
+        self._kept = [state[weight] for weight in group["params"]]
+        if not isinstance(self._optimizer, SGD):
+            self._counts = torch.stack([kept["step"] for kept in self._kept])
+            for kept, count in zip(self._kept, self._counts, strict=True):
+                kept["step"] = count
+        return state
+
+    def _sgd(self, group: dict[str, Any], weights: list[Tensor], gradients: list[Any], common: dict[str, Any]) -> None:
+        buffers = [kept["momentum_buffer"] for kept in self._kept] if group["momentum"] else []
+        own = {key: group[key] for key in ("momentum", "dampening", "nesterov")}
+        torch._fused_sgd_(weights, gradients, buffers, is_first_step=False, **own, **common)
+
+    def _adam(self, group: dict[str, Any], weights: list[Tensor], gradients: list[Any], common: dict[str, Any]) -> None:
+        self._counts.add_(1)
+        means, squares, counts = ([kept[name] for kept in self._kept] for name in ("exp_avg", "exp_avg_sq", "step"))
+        largest = [kept["max_exp_avg_sq"] for kept in self._kept] if group["amsgrad"] else []
+        own = {key: group[key] for key in ("amsgrad", "eps")} | dict(zip(("beta1", "beta2"), group["betas"], strict=True))
+        kernel = torch._fused_adamw_ if group["decoupled_weight_decay"] else torch._fused_adam_
+        kernel(weights, gradients, means, squares, largest, counts, **own, **common)
+        if common["found_inf"] is not None:  # 1 where the kernel has skipped the step
+            self._counts.sub_(common["found_inf"])

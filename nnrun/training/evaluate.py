@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from nnrun.data.source import Chosen, RowSource, blocks, joined
 from nnrun.training.device import autocast
 from nnrun.training.group import ALONE, Group
-from nnrun.training.head import Head
 from nnrun.training.metrics import Scored, score
 
 MODAL = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._NormBase, nn.RReLU, nn.RNNBase)
@@ -28,10 +27,15 @@ def has_modes(model: nn.Module) -> bool:
     return any(isinstance(module, MODAL) or not type(module).__module__.startswith("torch.nn.modules.") for module in model.modules())
 
 
-@torch.inference_mode()
-def outputs(model: nn.Module, x: Tensor | RowSource, *, precision: str = "float32", group: Group = ALONE) -> Tensor:
-    """Return the network's outputs (N, K) for prepared inputs (N, …), in evaluation mode and in float32; many processes share the work."""
-    switch = model.training and has_modes(model)
+def outputs(
+    model: nn.Module, x: Tensor | RowSource, *, precision: str = "float32", modes: bool | None = None, group: Group = ALONE
+) -> Tensor:
+    """Return the network's outputs (N, K) for prepared inputs (N, …), in evaluation mode and in float32; many processes share the work.
+
+    Args:
+        modes: what `has_modes` says of the model, where that is known.
+    """
+    switch = model.training and (has_modes(model) if modes is None else modes)
     if switch:
         model.eval()
     with autocast(x.device, precision):
@@ -51,13 +55,21 @@ def _stretch(x: Tensor | RowSource, first: int, end: int) -> Tensor | RowSource:
     return Chosen(x, torch.arange(first, end)) if isinstance(x, RowSource) else x[first:end]
 
 
-@torch.inference_mode()
-def figures(output_NK: Tensor, loss_fn: nn.Module, head: Head, y: Tensor, metrics: Sequence[str]) -> dict[str, float]:
+def figures(output_NK: Tensor, loss_fn: nn.Module, target: Tensor, scored: Scored, metrics: Sequence[str]) -> dict[str, float]:
     """Return the loss and each metric over all rows; one wait for the device.
 
     Args:
-        y: targets as the data has them: class numbers (N,) or numbers (N, T).
+        target: the targets (N, …) as the loss wants them.
+        scored: the outputs beside the targets as the data has them.
     """
-    made = {"loss": loss_fn(output_NK, head.encode(y)), **score(metrics, Scored.of(head, output_NK, y))}
-    exact = torch.float32 if y.device.type == "mps" else torch.float64
-    return dict(zip(made, torch.stack([figure.to(exact) for figure in made.values()]).tolist(), strict=True))
+    made = {"loss": loss_fn(output_NK, target), **score(metrics, scored)}
+    if output_NK.device.type == "cpu":  # nothing to wait for
+        return {name: float(figure) for name, figure in made.items()}
+    exact = torch.float32 if output_NK.device.type == "mps" else torch.float64
+    return dict(
+        zip(
+            made,
+            torch.stack([torch.as_tensor(figure, dtype=exact, device=output_NK.device) for figure in made.values()]).tolist(),
+            strict=True,
+        )
+    )

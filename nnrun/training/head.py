@@ -83,7 +83,7 @@ class Head:
             return (output[:, 0] > 0).long() if self.outputs == 1 else output.argmax(1)
         if self.scores == "log_rates":
             return output.exp()
-        numbers = output[:, : len(self.task.targets)]
+        numbers = output if output.shape[1] == len(self.task.targets) else output[:, : len(self.task.targets)]
         return numbers * self.scale["spread"] + self.scale["shift"] if self.scale else numbers
 
     def probabilities(self, output: Tensor) -> Tensor:

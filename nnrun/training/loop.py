@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from nnrun.data.source import RowSource, batches
 from nnrun.errors import DivergedError
 from nnrun.training.device import autocast
-from nnrun.training.eager import step_of
+from nnrun.training.eager import run_backward, step_of
 from nnrun.training.group import ALONE, Group
 
 
@@ -181,6 +181,8 @@ def _epoch(data: Sequence[Tensor | RowSource], order: Tensor | None, plan: Plan,
     size = group.size(plan.batch_size)
     if isinstance(data[0], RowSource):
         return batches(data, order, size, first=first, together=plan.accumulate)
+    if order is None and plan.batch_size >= len(data[0]):  # one batch of all rows
+        return islice([tuple(one for one in data if isinstance(one, Tensor))], first, None)
     # One gather, then views: the batches of an epoch cost no indexing of their own.
     whole = [one if order is None else one[order.to(one.device)] for one in data if isinstance(one, Tensor)]
     return islice(zip(*(torch.split(one, size) for one in whole), strict=True), first, None)
@@ -219,7 +221,7 @@ def _backward(
         loss = group.part_of_mean(loss, loss_fn, batch, use.rows)
         factor = use.share * group.world_size
         part = loss if factor == 1 else loss * factor
-        (state.scaler.scale(part) if state.scaler else part).backward()  # type: ignore[no-untyped-call]
+        run_backward(state.scaler.scale(part) if state.scaler else part, state.one)
     return loss.detach()
 
 

@@ -64,9 +64,9 @@ def bce_with_logits(*, pos_weight: Weights | None = None) -> nn.Module:
 @LOSSES.register("mse", classes="one_hot", numbers=1, scores="values")
 def mse() -> nn.Module:
     """Mean squared error; classes are compared as one-hot rows (N, K)."""
-    from nnrun.training.loss_modules import SameShape
+    from nnrun.training.loss_modules import SameShape, SquaredError
 
-    return SameShape(nn.MSELoss())
+    return SameShape(SquaredError())
 
 
 @LOSSES.register("l1", classes="one_hot", numbers=1, scores="values")

@@ -1,8 +1,8 @@
 """Metrics: scikit-learn's names and values, computed with torch where the outputs are; nothing here waits for the device.
 
-A metric is a function of `Scored`, 0-d out, float64 where the device has it; with leading dimensions, such as many draws of the rows, one
-value for each. The trait `task` says what it measures, `better` which way is up, and `interval` what its interval comes from
-(`uncertainty.py`): a `share` of the rows, the `confusion` matrix, or the `rows` themselves, at `cost` times the usual work.
+A metric is a function of `Scored`, 0-d out, float64 where the device has it, or a plain number; with leading dimensions, such as many draws
+of the rows, one value for each. The trait `task` says what it measures, `better` which way is up, and `interval` what its interval comes
+from (`uncertainty.py`): a `share` of the rows, the `confusion` matrix, or the `rows` themselves, at `cost` times the usual work.
 
 As in scikit-learn: a class that is in neither the targets nor the predictions does not count in a macro mean, 0/0 is 0, and several target
 columns are averaged with equal weight. Where scikit-learn warns that a score is not defined, the value is nan: r2 of a single row,
@@ -13,6 +13,7 @@ Shapes: N rows, K classes, T numbers to predict; before these, any leading dimen
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -29,6 +30,38 @@ if TYPE_CHECKING:
     from nnrun.training.head import Head
 
 
+FEW = 64
+"""Rows whose squares Python adds up faster than torch is asked to, and exactly rounded."""
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What follows from targets alone, made when first asked for: once for all the predictions that are held against them.
+
+    Args:
+        y: class numbers int64 (N,), or numbers (N, T).
+    """
+
+    y: Tensor
+
+    @cached_property
+    def exact(self) -> Tensor:
+        """The target numbers (N, T), exact enough for sums over many rows."""
+        return _exact(self.y)
+
+    @cached_property
+    def few(self) -> list[float] | None:
+        """The numbers themselves, where they are one target of few rows on the CPU."""
+        y = self.y
+        return y[:, 0].tolist() if y.ndim == 2 and y.shape[1] == 1 and len(y) <= FEW and y.device.type == "cpu" else None
+
+    @cached_property
+    def spread(self) -> Tensor | float:
+        """Σ (y - mean)² of each target (T,), or of the one of few rows."""
+        spread = ((self.exact - self.exact.mean(-2, keepdim=True)) ** 2).sum(-2)
+        return spread if self.few is None else spread.item()
+
+
 @dataclass(frozen=True)
 class Scored:
     """Targets beside predictions, and what several metrics share, made when first asked for.
@@ -39,6 +72,7 @@ class Scored:
         classes: K; 0 for numbers.
         make_probabilities: returns probabilities (N, K).
         counts: confusion matrices (K, K) to use in place of that of the rows.
+        targets: what follows from `y` alone, where that has been found already.
     """
 
     y: Tensor
@@ -46,11 +80,12 @@ class Scored:
     classes: int = 0
     make_probabilities: Callable[[], Tensor] | None = None
     counts: Tensor | None = None
+    targets: Targets | None = None
 
     @classmethod
-    def of(cls, head: Head, output: Tensor, y: Tensor) -> Scored:
+    def of(cls, head: Head, output: Tensor, y: Tensor, targets: Targets | None = None) -> Scored:
         """Return the outputs (N, K) of a network beside the targets of its data."""
-        return cls(y, head.predict(output), len(head.task.classes), lambda: head.probabilities(output))
+        return cls(y, head.predict(output), len(head.task.classes), lambda: head.probabilities(output), targets=targets)
 
     @cached_property
     def probabilities(self) -> Tensor:
@@ -84,18 +119,25 @@ class Scored:
         return self.confusion.sum(-2)
 
     @cached_property
-    def truth(self) -> Tensor:
-        """The target numbers (N, T), exact enough for sums over many rows."""
-        return _exact(self.y)
+    def truth(self) -> Targets:
+        """What follows from the targets alone."""
+        return self.targets or Targets(self.y)
 
     @cached_property
     def error(self) -> Tensor:
         """Target minus prediction (N, T)."""
-        return self.truth - _exact(self.predicted)
+        return self.truth.exact - _exact(self.predicted)
+
+    @cached_property
+    def left(self) -> Tensor | float:
+        """Σ error² of each target (T,), or of the one of few rows."""
+        if self.truth.few is None:
+            return self.error.square().sum(-2)
+        return math.fsum([(y - made) ** 2 for y, (made,) in zip(self.truth.few, self.predicted.tolist(), strict=True)])
 
 
-def score(metrics: Sequence[str], scored: Scored) -> dict[str, Tensor]:
-    """Return each metric, 0-d, on the device; {} when there are no rows."""
+def score(metrics: Sequence[str], scored: Scored) -> dict[str, Tensor | float]:
+    """Return each metric, 0-d, on the device, or a plain number; {} when there are no rows."""
     return {name: METRICS[name].build(scored) for name in metrics} if len(scored.y) else {}
 
 
@@ -200,17 +242,17 @@ def top_k_accuracy(scored: Scored) -> Tensor:
 
 
 @METRICS.register("r2", task="numbers", better="higher", interval="rows")
-def r2(scored: Scored) -> Tensor:
+def r2(scored: Scored) -> Tensor | float:
     """The share of the variance that is explained, 1 - Σ error² / Σ (y - mean)²; nan for a single row."""
     if scored.y.shape[-2] < 2:
-        return scored.truth.new_full(scored.y.shape[:-2], torch.nan)
-    return _explained((scored.error**2).sum(-2), ((scored.truth - scored.truth.mean(-2, keepdim=True)) ** 2).sum(-2))
+        return scored.truth.exact.new_full(scored.y.shape[:-2], torch.nan)
+    return _explained(scored.left, scored.truth.spread)
 
 
 @METRICS.register("explained_variance", task="numbers", better="higher", interval="rows")
-def explained_variance(scored: Scored) -> Tensor:
+def explained_variance(scored: Scored) -> Tensor | float:
     """1 - the variance of the errors over that of the targets: r2 that forgives a constant offset."""
-    return _explained(scored.error.var(-2, correction=0), scored.truth.var(-2, correction=0))
+    return _explained(scored.error.var(-2, correction=0), scored.truth.exact.var(-2, correction=0))
 
 
 @METRICS.register("mae", task="numbers", better="lower", interval="rows")
@@ -226,15 +268,16 @@ def mse(scored: Scored) -> Tensor:
 
 
 @METRICS.register("rmse", task="numbers", better="lower", interval="rows")
-def rmse(scored: Scored) -> Tensor:
+def rmse(scored: Scored) -> Tensor | float:
     """The root of the mean squared error, in the unit of the target; the mean of the roots over several targets."""
-    return (scored.error**2).mean(-2).sqrt().mean(-1)
+    mean = scored.left / scored.y.shape[-2]
+    return math.sqrt(mean) if isinstance(mean, float) else mean.sqrt().mean(-1)
 
 
 @METRICS.register("mape", task="numbers", better="lower", interval="rows")
 def mape(scored: Scored) -> Tensor:
     """The mean of |error| / |y|, as a share: 0.1 is 10 %. Huge where targets are near 0."""
-    return (scored.error.abs() / scored.truth.abs().clamp(min=torch.finfo(torch.float64).eps)).mean((-2, -1))
+    return (scored.error.abs() / scored.truth.exact.abs().clamp(min=torch.finfo(torch.float64).eps)).mean((-2, -1))
 
 
 @METRICS.register("max_error", task="numbers", better="lower", interval="rows")
@@ -260,7 +303,9 @@ def _f1(scored: Scored) -> Tensor:
     return _ratio(2 * scored.hits, scored.support + scored.chosen)
 
 
-def _explained(left: Tensor, whole: Tensor) -> Tensor:
+def _explained(left: Tensor | float, whole: Tensor | float) -> Tensor | float:
     """Return the mean over targets of 1 - left / whole; for constant targets 1 when nothing is left, else 0, as in scikit-learn."""
+    if isinstance(left, float) or isinstance(whole, float):
+        return 1 - left / whole if whole else float(left == 0)
     constant = torch.where(left == 0, 1.0, 0.0).to(whole.dtype)
     return torch.where(whole == 0, constant, 1 - left / torch.where(whole == 0, 1.0, whole)).mean(-1)

@@ -42,6 +42,7 @@ class MuonWithAdamW(Optimizer):
         for optimizer, group in zip(self.inner, self.param_groups, strict=True):
             optimizer.param_groups = [group]
             optimizer.state = self.state
+        self._steps = [step_of(optimizer) for optimizer in self.inner]
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load both states; torch puts new dicts in place of the old ones, so they are shared anew."""
@@ -55,6 +56,6 @@ class MuonWithAdamW(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        for optimizer in self.inner:
-            step_of(optimizer)()
+        for take_step in self._steps:
+            take_step()
         return loss

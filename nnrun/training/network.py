@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor, nn
@@ -18,10 +19,10 @@ from nnrun.model.build import build_model
 from nnrun.model.incoming import MAX_PARAMETERS
 from nnrun.spec.base import no_such_name
 from nnrun.spec.experiment import Experiment, foreign_parts
-from nnrun.training.evaluate import figures, outputs
+from nnrun.training.evaluate import ROWS_AT_ONCE, figures, has_modes, outputs
 from nnrun.training.group import ALONE, Group
 from nnrun.training.head import Head, default_loss, fit_scale, head_for
-from nnrun.training.metrics import Scored, check_metrics, default_metrics
+from nnrun.training.metrics import Scored, Targets, check_metrics, default_metrics
 from nnrun.training.uncertainty import Interval, intervals
 
 
@@ -42,19 +43,41 @@ class Network:
     foreign: bool = False
     group: Group = ALONE
 
+    @cached_property
+    def modes(self) -> bool:
+        """Whether any layer behaves otherwise in evaluation than in training."""
+        return has_modes(self.model)
+
+    @torch.inference_mode()
     def outputs(self, x: Tensor | RowSource) -> Tensor:
         """Return the outputs (N, K) of prepared inputs (N, ...)."""
         with self._undrawn(x.device):
-            return outputs(self.model, x, precision=self.precision, group=self.group)
+            return outputs(self.model, x, precision=self.precision, modes=self.modes, group=self.group)
 
     def score(self, part: Rows) -> dict[str, float]:
         """Return the loss and the metrics of a prepared part."""
         return self.figures(self.outputs(part.x), part.y)
 
+    def scoring(self, part: Rows) -> Callable[[], dict[str, float]]:
+        """Return what scores a prepared part epoch after epoch; of few rows, what follows from the targets alone is found once."""
+        if len(part) > ROWS_AT_ONCE:
+            return partial(self.score, part)
+        target, targets = self.head.encode(part.y), Targets(part.y)
+
+        @torch.inference_mode()
+        def scored() -> dict[str, float]:
+            with self._undrawn(part.x.device):
+                output_NK = outputs(self.model, part.x, precision=self.precision, modes=self.modes, group=self.group)
+                beside = Scored.of(self.head, output_NK, part.y, targets)
+                return figures(output_NK, self.loss_fn, target, beside, self.metrics)
+
+        return scored
+
+    @torch.inference_mode()
     def figures(self, output_NK: Tensor, y: Tensor) -> dict[str, float]:
         """Return the loss and the metrics of outputs beside their targets."""
         with self._undrawn(output_NK.device):
-            return figures(output_NK, self.loss_fn, self.head, y, self.metrics)
+            return figures(output_NK, self.loss_fn, self.head.encode(y), Scored.of(self.head, output_NK, y), self.metrics)
 
     def _undrawn(self, device: torch.device) -> contextlib.AbstractContextManager[None]:
         """Return the context in which random numbers that a plug-in draws for an evaluation are not missed by the training."""
