@@ -1,0 +1,23 @@
+"""nnrun with everything at its defaults: figures of the validation part, rows of metrics, health rules, verified checkpoints."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from bench.peers.turn import timed
+from bench.peers.work import Work
+from nnrun.run import open_run
+
+
+@timed
+def turn(work: Work) -> Callable[[], int]:
+    """Return a training up to its last record; the final figures, intervals and baselines come after it."""
+    folder = tempfile.TemporaryDirectory()
+    run = open_run(work.spec, work.source, out=Path(folder.name) / "run")
+
+    def train() -> int:
+        return next(record.step for record in run.train() if record.epoch == work.spec.epochs and folder)
+
+    return train
