@@ -72,4 +72,5 @@ def keep(name: str, figures: dict[str, Any], when: dict[str, Any]) -> None:
     RESULTS.write_text(json.dumps(results, indent=2) + "\n")
 
 
-main()
+if __name__ == "__main__":
+    main()

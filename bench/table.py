@@ -66,11 +66,11 @@ class Aim:
     def _figure(self, results: Results) -> dict[str, float] | None:
         found: Any = results
         for key in self.at:
-            found = found.get(key) if isinstance(found, Mapping) else None
-        if found is None:
+            holder, found = found, found.get(key, {})
+        if not isinstance(found, Mapping):  # a plain median, with its spread beside it
+            found = {"median": found, "least": holder[f"{key}_least"], "most": holder[f"{key}_most"]}
+        if not found:
             return None
-        if not isinstance(found, Mapping):
-            found = {"median": found, "least": found, "most": found}
         if self.inverse:
             return {"median": 1 / found["median"], "least": 1 / found["most"], "most": 1 / found["least"]}
         return dict(found)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 from bench.peers.turn import timed
 from bench.peers.work import Work
@@ -10,7 +11,7 @@ from bench.steps import bare_epochs
 
 
 @timed
-def turn(work: Work) -> Callable[[], int]:
+def turn(work: Work, folder: Path) -> Callable[[], int]:
     """Return the training."""
     model = work.model()
     optimizer = work.optimizer(model.parameters(), lr=work.spec.lr, fused=True)

@@ -56,11 +56,14 @@ def measure(name: str, peers: Sequence[str], repeats: int) -> dict[str, Any]:
             return {(peer, key): value for peer, turn in turns.items() for key, value in turn.items()}
 
         found = rounds(once, repeats)
-    figures = {
-        peer: {key: spread(found[peer, key]) for key in ("us", "processor_us", "GFLOP_a_second") if (peer, key) in found}
-        | {"times_nnrun": times(found[peer, "us"], found["nnrun", "us"]), "epochs": epochs[peer], "steps": int(found[peer, "steps"][0])}
-        for peer in peers
-    }
+    told = {"us": "times_nnrun", "processor_us": "processor_times_nnrun", "GFLOP_a_second": ""}
+    figures: dict[str, dict[str, Any]] = {}
+    for peer in peers:
+        figures[peer] = {"epochs": epochs[peer], "steps": int(found[peer, "steps"][0])}
+        for key, of_nnrun in told.items():
+            if (peer, key) in found:
+                figures[peer] |= {key: spread(found[peer, key])}
+                figures[peer] |= {of_nnrun: times(found[peer, key], found["nnrun", key])} if of_nnrun else {}
     return {"measured": when, "rounds": repeats, "threads": int(found["nnrun", "threads"][0]), "peers": figures}
 
 
@@ -70,7 +73,7 @@ def main(repeats: int, *, full: bool = False, only: Collection[str] = ()) -> dic
         name: measure(
             name,
             [peer for peer, how in PEERS.items() if name not in how.cannot and (full or not how.slow)],
-            max(3, repeats // 2) if name in LARGE else repeats,
+            max(2, (repeats + 1) // 2) if name in LARGE else repeats,
         )
         for name in WORK
         if not only or name in only

@@ -8,6 +8,7 @@ os.environ["KERAS_BACKEND"] = "torch"  # before keras is imported
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 
 import keras
 from torch import nn
@@ -26,7 +27,7 @@ LAYERS: dict[type[nn.Module], Callable[..., keras.Layer]] = {
 
 
 @timed
-def turn(work: Work) -> Callable[[], int]:
+def turn(work: Work, folder: Path) -> Callable[[], int]:
     """Return the training; pictures have their channels first, as torch wants them. A short last batch is a step too."""
     keras.config.set_image_data_format("channels_first")
     layers = [LAYERS[type(layer)](layer) for layer in work.model().children()]

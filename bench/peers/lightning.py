@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -61,6 +62,6 @@ def training(work: Work, module: nn.Module, rows: DataLoader[Any], **options: An
 
 
 @timed
-def turn(work: Work) -> Callable[[], int]:
+def turn(work: Work, folder: Path) -> Callable[[], int]:
     """Return the training."""
     return training(work, Module(work), loader(work), **QUIET)

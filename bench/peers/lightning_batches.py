@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, SequentialSampler, TensorDataset
 
@@ -12,7 +13,7 @@ from bench.peers.work import Work
 
 
 @timed
-def turn(work: Work) -> Callable[[], int]:
+def turn(work: Work, folder: Path) -> Callable[[], int]:
     """Return the training."""
     rows = TensorDataset(work.x, work.y)
     order = RandomSampler(rows) if work.spec.shuffle else SequentialSampler(rows)

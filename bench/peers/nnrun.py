@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,12 +11,7 @@ from nnrun.run import open_run
 
 
 @timed
-def turn(work: Work) -> Callable[[], int]:
+def turn(work: Work, folder: Path) -> Callable[[], int]:
     """Return a training up to its last record; the final figures, intervals and baselines come after it."""
-    folder = tempfile.TemporaryDirectory()
-    run = open_run(work.spec, work.source, out=Path(folder.name) / "run")
-
-    def train() -> int:
-        return next(record.step for record in run.train() if record.epoch == work.spec.epochs and folder)
-
-    return train
+    run = open_run(work.spec, work.source, out=folder / "run")
+    return lambda: next(record.step for record in run.train() if record.epoch == work.spec.epochs)

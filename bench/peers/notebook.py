@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -45,7 +46,7 @@ def dataset(work: Work) -> Dataset[Any]:
 
 
 @timed
-def turn(work: Work) -> Callable[[], int]:
+def turn(work: Work, folder: Path) -> Callable[[], int]:
     """Return the training."""
     loader = DataLoader(dataset(work), batch_size=work.batch_size, shuffle=work.spec.shuffle, drop_last=work.spec.drop_last)
     validation = DataLoader(Rows(*work.held_out), batch_size=work.batch_size) if work.held_out else ()

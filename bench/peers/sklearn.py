@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.neural_network import MLPClassifier, MLPRegressor
@@ -16,7 +17,7 @@ from bench.peers.work import Work
 
 
 @timed
-def turn(work: Work) -> Callable[[], int]:
+def turn(work: Work, folder: Path) -> Callable[[], int]:
     """Return the training; it counts a short last batch as a step too."""
     linear = [layer for layer in work.model().modules() if isinstance(layer, nn.Linear)]
     kind = MLPClassifier if work.classes else MLPRegressor

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 from skorch import NeuralNetClassifier, NeuralNetRegressor
 from skorch.helper import predefined_split
@@ -13,7 +14,7 @@ from bench.peers.work import Work
 
 
 @timed
-def turn(work: Work) -> Callable[[], int]:
+def turn(work: Work, folder: Path) -> Callable[[], int]:
     """Return the training."""
     net = (NeuralNetClassifier if work.classes else NeuralNetRegressor)(
         work.model(),
