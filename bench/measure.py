@@ -93,6 +93,7 @@ class Child:
             print("go", file=self._process.stdin, flush=True)
             return json.loads(self._process.stdout.readline())  # type: ignore[no-any-return]
         except (BrokenPipeError, ValueError):
+            self._process.kill()
             self._process.wait()
             self._said.seek(0)
             raise RuntimeError(f"{self.name} ended:\n{self._said.read()[-3000:]}") from None

@@ -114,7 +114,9 @@ def number(value: float) -> str:
 
 
 def ratio(found: Mapping[str, float]) -> str:
-    """Return a median with its least and most."""
+    """Return a median with its least and most; of one that is next to nothing, that it is."""
+    if found["most"] < 0.01:
+        return "< 0.01"
     return f"{number(found['median'])} ({number(found['least'])}–{number(found['most'])})"
 
 
