@@ -141,7 +141,10 @@ def training(results: Results) -> list[str]:
     names = [name for name in PEERS if any(name in figures["peers"] for figures in works.values())]
 
     def rows(key: str, said: Any, names: Sequence[str]) -> list[list[str]]:
-        return [[work, *(said(one["peers"][name][key]) if name in one["peers"] else "–" for name in names)] for work, one in works.items()]
+        return [
+            [work, *(said(one["peers"][name][key]) if key in one["peers"].get(name, {}) else "–" for name in names)]
+            for work, one in works.items()
+        ]
 
     dates = [
         [work, one["measured"]["date"], f"{one['measured']['load']:g}", str(one["rounds"]), str(one["threads"])]
@@ -151,6 +154,10 @@ def training(results: Results) -> list[str]:
         "### Training: how many times as long as nnrun a peer takes for a step",
         "",
         *table(["", *(PEERS[name] for name in names[1:])], rows("times_nnrun", ratio, names[1:])),
+        "",
+        "### Training: the same of the processor's time",
+        "",
+        *table(["", *(PEERS[name] for name in names[1:])], rows("processor_times_nnrun", ratio, names[1:])),
         "",
         "### Training: µs a step",
         "",
