@@ -35,17 +35,33 @@ format: .venv/ready
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: .venv/ready
-	$(BIN)/python -m bench
+# Ten minutes; `make bench WHAT=--full` has the slow peers too, and Ludwig once `make bench/.venv-ludwig/ready` has been made.
+bench: bench/.venv/ready
+	bench/.venv/bin/python -m bench $(WHAT)
+	bench/.venv/bin/python -m bench.table --write
 
 soak: .venv/ready
 	$(BIN)/pytest -m soak
 
 clean:
-	rm -rf .venv
+	rm -rf .venv bench/.venv bench/.venv-ludwig
 
 # The pinned set; installed again only when it or the metadata changes.
 .venv/ready: constraints.txt pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+# The peers of the benchmarks, beside nnrun on the same torch; the program's own environment stays without them.
+bench/.venv/ready: bench/requirements.txt constraints.txt pyproject.toml
+	test -x bench/.venv/bin/python || $(PYTHON) -m venv bench/.venv
+	bench/.venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -r bench/requirements.txt -e .
+	touch $@
+
+LUDWIG := bench/.venv-ludwig
+$(LUDWIG)/ready: bench/requirements-ludwig.txt
+	test -x $(LUDWIG)/bin/python || $(PYTHON) -m venv $(LUDWIG)
+	$(LUDWIG)/bin/python -m pip install --quiet --disable-pip-version-check -r bench/requirements-ludwig.txt
+	$(LUDWIG)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation ludwig==0.11.0 torchaudio==2.11.0
+	rm -f $(LUDWIG)/lib/*/site-packages/torchaudio/lib/*.so
 	touch $@

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-import time
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from bench.measure import rounds, seconds
 from nnrun.data.pictures import decode, picture_files, read_picture
 from nnrun.run import open_run
 from nnrun.spec.reader import read_spec
@@ -46,28 +47,24 @@ def make(folder: Path) -> None:
         Image.fromarray(coarse).resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC).save(path, quality=90)
 
 
+def once(folder: Path, files: list[Path], x: torch.Tensor, number: int) -> dict[str, float]:
+    """Return pictures a second of one round."""
+    one = seconds(lambda: [read_picture(file, (3, SIZE, SIZE)) for file in files])
+    figures = {"decoded_one_thread": PICTURES / one, "decoded": PICTURES / seconds(lambda: decode(files, x))}
+    for kind, augment in AUGMENT.items():
+        (folder / "it.yaml").write_text(CONFIG.format(folder=folder, size=SIZE, augment=augment))
+        for how, stream in (("held", "false"), ("streamed", "true")):
+            run = open_run(*read_spec(folder / "it.yaml", [f"dataset.stream={stream}"]), out=folder / f"{kind}-{how}-{number}")
+            figures[f"{kind}_{how}"] = run.rows["train"] * run.spec.epochs / sum(record.seconds for record in run.train())
+    return figures
+
+
 def main(repeats: int) -> dict[str, Any]:
-    """Return the medians of pictures a second; the first round warms up."""
-    found: dict[str, list[float]] = {}
+    """Return the medians of pictures a second."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         make(folder)
         files, _ = picture_files(folder / "pictures")
         x = torch.empty((len(files), 3, SIZE, SIZE), dtype=torch.uint8)
-        for repeat in range(repeats + 1):
-            started = time.perf_counter()
-            for file in files:
-                read_picture(file, (3, SIZE, SIZE))
-            one = time.perf_counter()
-            decode(files, x)
-            figures = {"decoded_one_thread": PICTURES / (one - started), "decoded": PICTURES / (time.perf_counter() - one)}
-            for kind, augment in AUGMENT.items():
-                (folder / "it.yaml").write_text(CONFIG.format(folder=folder, size=SIZE, augment=augment))
-                for how in ("false", "true"):
-                    spec, source = read_spec(folder / "it.yaml", overrides=[f"dataset.stream={how}"])
-                    run = open_run(spec, source, out=folder / f"{kind}-{how}-{repeat}")
-                    seconds = sum(record.seconds for record in run.train())
-                    figures[f"{kind}_{'streamed' if how == 'true' else 'held'}"] = run.rows["train"] * spec.epochs / seconds
-            for key, value in figures.items():
-                found.setdefault(key, []).append(value)
-    return {"pictures_a_second": {key: round(median(values[1:])) for key, values in found.items()}}
+        found = rounds(partial(once, folder, files, x), repeats)
+    return {"pictures_a_second": {key: round(median(values)) for key, values in found.items()}}

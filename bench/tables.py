@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import copy
 import tempfile
-import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -19,6 +17,7 @@ import numpy as np
 import polars
 import torch
 
+from bench.measure import rounds, seconds, spread
 from bench.steps import bare_epochs
 from nnrun.data.prepare import prepare
 from nnrun.run import open_run
@@ -43,43 +42,40 @@ def make(folder: Path) -> None:
     (folder / "it.yaml").write_text(CONFIG.format(folder=folder))
 
 
-def seconds(work: Callable[[], object]) -> float:
-    """Return how long something took."""
-    started = time.perf_counter()
-    work()
-    return time.perf_counter() - started
+def once(folder: Path, x_ND: torch.Tensor, number: int) -> dict[str, float]:
+    """Return the figures of one round."""
+    spec, source = read_spec(folder / "it.yaml")
+    prepared = seconds(lambda: prepare(spec, torch.device("cpu")))
+    read = {"csv": seconds(lambda: polars.read_csv(folder / "t.csv")), "parquet": 0.0}
+    run = open_run(spec, source, out=folder / f"run-{number}")
+    model = copy.deepcopy(run.network.model)
+    bare = bare_epochs(run, model, run.spec.optimizer.build(list(model.parameters()), run.spec.lr), 1)
+    epoch = sum(record.seconds for record in run.train())
+    figures = {
+        "read": read["csv"],
+        "prepare": prepared,
+        "prepare_over_read": prepared / read["csv"],
+        "epoch_over_bare": epoch / bare,
+        "prepare_and_epoch": prepared + epoch,
+        "prepare_and_epoch_over_read_and_bare": (prepared + epoch) / (read["csv"] + bare),
+    }
+    net = load(folder / f"run-{number}")
+    forward = seconds(partial(bare_forward, net.network.model, x_ND))
+    read["parquet"] = seconds(lambda: polars.read_parquet(folder / "t.parquet"))
+    for kind, reading in read.items():
+        took = seconds(partial(predict, net, folder / f"t.{kind}", folder / f"out.{kind}"))
+        figures |= {f"predict_{kind}_rows_a_second": ROWS / took, f"predict_{kind}_speed": (reading + forward) / took}
+    return figures
 
 
 def main(repeats: int) -> dict[str, Any]:
-    """Return the medians; the first round warms up."""
-    found: dict[str, list[float]] = {}
+    """Return the medians, and of the ratios and speeds the least and the most."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         make(folder)
-        spec, source = read_spec(folder / "it.yaml")
         x_ND = torch.from_numpy(polars.read_parquet(folder / "t.parquet").drop("y").to_numpy(order="c")).float()
-        for repeat in range(repeats + 1):
-            prepared = seconds(lambda: prepare(spec, torch.device("cpu")))
-            read = {"csv": seconds(lambda: polars.read_csv(folder / "t.csv")), "parquet": 0.0}
-            run = open_run(spec, source, out=folder / f"run-{repeat}")
-            model = copy.deepcopy(run.network.model)
-            bare = bare_epochs(run, model, run.spec.optimizer.build(list(model.parameters()), run.spec.lr), 1)
-            epoch = sum(record.seconds for record in run.train())
-            figures = {
-                "read": read["csv"],
-                "prepare": prepared,
-                "prepare_over_read": prepared / read["csv"],
-                "epoch_over_bare": epoch / bare,
-            }
-            net = load(folder / f"run-{repeat}")
-            forward = seconds(partial(bare_forward, net.network.model, x_ND))
-            read["parquet"] = seconds(lambda: polars.read_parquet(folder / "t.parquet"))
-            for kind, reading in read.items():
-                took = seconds(partial(predict, net, folder / f"t.{kind}", folder / f"out.{kind}"))
-                figures |= {f"predict_{kind}_rows_a_second": ROWS / took, f"predict_{kind}_speed": (reading + forward) / took}
-            for key, value in figures.items():
-                found.setdefault(key, []).extend([value] if repeat else [])
-    return {key: median(values) for key, values in found.items()}
+        found = rounds(partial(once, folder, x_ND), repeats)
+    return {key: median(values) for key, values in found.items()} | {"spread": {key: spread(values) for key, values in found.items()}}
 
 
 def predict(net: Trained, file: Path, out: Path) -> None:
