@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from nnrun.errors import InputError, closest
-from nnrun.peers import tell_once
+from nnrun.peers import peers, tell_once
 from nnrun.terminal import say
 
 UsageError: Any = typer.BadParameter.__base__
@@ -29,7 +30,11 @@ class Group(TyperGroup):
         except UsageError as error:
             told = str(self._in_our_words(error, given))
             code = tell_once(error.exit_code, lambda: say(told))
-        sys.exit(code if isinstance(code, int) else 0)
+        code = code if isinstance(code, int) else 0
+        if peers() is not None:  # what several processes exchange their numbers by is not taken down: another may be lost, or late
+            sys.stdout.flush()
+            os._exit(code)
+        sys.exit(code)
 
     def _in_our_words(self, error: Any, given: list[str]) -> InputError:
         """Return a usage error of Typer as one of ours."""

@@ -10,7 +10,8 @@ import pytest
 from typer.testing import Result
 
 from nnrun.run import Run, open_run
-from nnrun.runs.folder import BEST, LAST
+from nnrun.runs.checkpoint import load, to_bytes
+from nnrun.runs.folder import BEST, LAST, commit
 from nnrun.runs.signals import Signals
 from nnrun.spec.reader import read_spec
 
@@ -188,3 +189,20 @@ def test_what_keeps_the_bits_from_being_the_same_is_told(run: Call):
     done = run("--set", "threads=2", "--set", "epochs=4", "--allow-change", "threads")
     assert done.exit_code == 0, done.stderr
     assert "note: not the same bits from here on: threads 1 → 2\n" in done.stderr
+
+
+def test_a_key_that_the_config_of_a_run_lacks_counts_as_its_default(iris_config: Path, tmp_path: Path, call: Call):
+    """An older nnrun wrote it: the run goes on, unless the key now says something else; the number of processes is no matter."""
+    out = tmp_path / "out"
+    finish(open_run(*read_spec(iris_config), out=out))
+    stored = load(out / LAST)
+    for key in ("changed_rows", "sync_batch_norm"):
+        del stored.facts["spec"][key]
+    del stored.facts["spec"]["split"]["seed"]
+    commit(out / LAST, to_bytes(stored))
+    again = call("train", iris_config, "--out", out, "--resume", "--set", "epochs=3", "--set", "strategy={ddp: {timeout: 9}}", "-q")
+    assert (again.exit_code, again.stderr) == (0, "")
+    commit(out / LAST, to_bytes(stored))
+    other = call("train", iris_config, "--out", out, "--resume", "--set", "sync_batch_norm=true", "-q")
+    assert other.exit_code == 2
+    assert "the run was started with another sync_batch_norm: False then, True now\n" in other.stderr

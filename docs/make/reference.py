@@ -34,6 +34,7 @@ ABOUT = {
     "schedules": "How the learning rate changes over the epochs: the key `schedule`.",
     "metrics": "What is told of a network beside its loss: the list `metrics`, in scikit-learn's names.",
     "trackers": "Who else is told of a run: the key `track`. [Records elsewhere](../tracking.md) has more.",
+    "strategies": "How several processes share the network: the key `strategy`. [Many processes](../processes.md) has more.",
     "rules": "What `nnrun check` and `nnrun train` look for. [What it looks for](../checks.md) has an example of what each says.",
 }
 GENERAL = """\

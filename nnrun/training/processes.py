@@ -31,6 +31,8 @@ from nnrun.training.shards import is_share, own, share_of, whole
 NOTE = timedelta(seconds=3)
 """How long a process that has lost another waits for the others to note that they have lost it too."""
 FOLDER = "folder"
+KEPT: list[object] = []
+"""The exchange itself, to the end of the process: torch 2.13 can wait for ever where the last one to let go of it is a network."""
 
 
 class Processes(Group):
@@ -284,13 +286,16 @@ def met(peers: Peers, timeout: float, device: str) -> Iterator[Processes]:
     Raises:
         EnvironmentFault: one of them does not come, or does not answer any more.
     """
-    cuda = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
+    cuda = torch.cuda.is_available() and device not in ("cpu", "mps")
+    if cuda and peers.local_rank < torch.cuda.device_count():
+        torch.cuda.set_device(peers.local_rank)
     limit, group = timedelta(seconds=timeout), Processes(peers)
     try:
         store = peers.store(limit)
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if cuda else "gloo", store=store, rank=peers.rank, world_size=peers.world_size, timeout=limit
         )
+        KEPT.append(dist.group.WORLD)
         yield group
     except RuntimeError as error:
         if not _of_exchange(error):
@@ -300,7 +305,7 @@ def met(peers: Peers, timeout: float, device: str) -> Iterator[Processes]:
 
 
 def _of_exchange(error: RuntimeError) -> bool:
-    """Return whether an exchange has failed; gloo's errors are of no kind of their own, and come out of a backward as well."""
+    """Return whether an exchange has failed; gloo's errors are known by their words alone, and come out of a backward as well."""
     files = [frame.filename for frame in traceback.extract_tb(error.__traceback__)[-3:]]
-    exchanging = any("torch/distributed/" in file and "/tensor/" not in file for file in files)
-    return isinstance(error, dist.DistError) or "gloo" in str(error) or exchanging
+    told = any(words in str(error) for words in ("gloo", "pair closure"))
+    return told or isinstance(error, dist.DistError) or any("torch/distributed/" in file and "/tensor/" not in file for file in files)

@@ -18,7 +18,7 @@ from tests.conftest import ROOT
 Job = Callable[..., Any]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def job(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Job]:
     """Return a function that runs `nnrun ARGUMENTS…` on so many processes: their exit codes, stdout and stderr."""
     folder = tmp_path_factory.mktemp("jobs")

@@ -4,7 +4,7 @@
 
 A job: {"processes": 2, "arguments": ["train", …], "folder": …, "stop_at": 20, "fail": [1, 20, "OSError"]}. What torchrun would set and keep is
 set and kept here: the environment, and the store. `processes: 0` is a plain run, without any of it. `stop_at`: the last process gets SIGTERM
-before that step. `fail`: in this process, at this step, that happens.
+before that step. `fail`: in this process, at this step, that happens. `served: false`: nobody keeps the store, as without torchrun.
 """
 
 from __future__ import annotations
@@ -38,9 +38,10 @@ def child(job: dict[str, Any], rank: int, port: int) -> None:
     os.chdir(job["folder"])
     if count := job["processes"]:
         places = {"RANK": rank, "WORLD_SIZE": count, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": count}
-        meeting = {"MASTER_ADDR": "localhost", "MASTER_PORT": port, "TORCHELASTIC_USE_AGENT_STORE": True}
+        meeting = {"MASTER_ADDR": "localhost", "MASTER_PORT": port, "TORCHELASTIC_USE_AGENT_STORE": job.get("served", True)}
         os.environ.update({name: str(value) for name, value in (places | meeting).items()})
     arm(job, rank)
+    signal.alarm(60)
     code: Any = 1
     try:
         app(job["arguments"])
@@ -59,8 +60,8 @@ def arm(job: dict[str, Any], rank: int) -> None:
         if state.step == job.get("stop_at") and rank == max(0, job["processes"] - 1):
             os.kill(os.getpid(), signal.SIGTERM)
         if (rank, state.step) == (who, at):
-            if what == "SIGKILL":
-                os.kill(os.getpid(), signal.SIGKILL)
+            if what.startswith("SIG"):
+                os.kill(os.getpid(), getattr(signal, what))
             raise {"OSError": OSError(28, "No space left on device"), "ValueError": ValueError("a fault of ours")}[what]
         return real(state, *rest)
 
@@ -70,14 +71,24 @@ def arm(job: dict[str, Any], rank: int) -> None:
 def answer(job: dict[str, Any]) -> dict[str, Any]:
     """Run one job; return the exit code of each process, and what all of them told."""
     store = TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
+    port = store.port
+    if not job.get("served", True):
+        del store
     with tempfile.TemporaryDirectory() as told:
         pids = []
         for rank in range(max(1, job["processes"])):
             pid = os.fork()
             if pid == 0:
-                child({**job, "told": told}, rank, store.port)
+                child({**job, "told": told}, rank, port)
             pids.append(pid)
-        codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
+        who, _, what = job.get("fail", (-1, -1, ""))
+        if what == "SIGSTOP":  # it would wait for ever
+            pids.append(pids.pop(who))
+        codes = []
+        for pid in pids:
+            if what == "SIGSTOP" and pid == pids[-1]:
+                os.kill(pid, signal.SIGKILL)
+            codes.append(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
         return {"codes": codes, **{name: Path(told, name).read_text() for name in ("out", "err")}}
 
 

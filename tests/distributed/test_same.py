@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 
 import pytest
@@ -36,3 +37,41 @@ def test_the_figures_do_not_depend_on_the_number_of_processes(what: str, job: Jo
         done = job(count, "train", config, "--out", tmp_path / str(count))
         assert done.codes == [0] * count, done.err
         assert figures_of(tmp_path / str(count)) == pytest.approx(plain, rel=1e-6, abs=1e-7)
+
+
+def test_rows_that_are_not_in_memory_and_their_weights(job: Job, tmp_path: Path):
+    """A table that is streamed, with a weight for each row and numbers to predict: each process gathers its own rows."""
+    draw = random.Random(1)
+    lines = [",".join(f"{draw.gauss(0, 1):.4f}" for _ in range(4)) + f",{draw.random() * 3:.3f}" for _ in range(2600)]
+    (tmp_path / "t.csv").write_text("a,b,c,y,w\n" + "\n".join(lines) + "\n")
+    config = tmp_path / "it.yaml"
+    config.write_text(
+        "dataset: {csv: t.csv, target: y, weight: w, stream: true}\nsplit: {train: 400, val: 1100, test: rest}\n"
+        "layers: [8]\nbatch_size: 30\nepochs: 2\nlr: 0.01\n"
+    )
+    for count in (0, 3):
+        done = job(count, "train", config, "--out", tmp_path / str(count))
+        assert set(done.codes) == {0}, done.err
+    assert figures_of(tmp_path / "3") == pytest.approx(figures_of(tmp_path / "0"), rel=1e-6, abs=1e-7)
+
+
+def test_figures_of_equal_weights_are_equal(job: Job, tmp_path: Path):
+    """A learning rate that moves nothing: 1,100 validation rows are two blocks, worked out by two processes of three, and every bit is the same."""
+    config = tmp_path / "it.yaml"
+    config.write_text("dataset: digits\nsplit: {train: 100, val: 1100, test: rest}\nlayers: [8]\nlr: 1e-30\nbatch_size: 50\nepochs: 1\n")
+    for count in (0, 3):
+        assert set(job(count, "train", config, "--out", tmp_path / str(count)).codes) == {0}
+    found = [figures_of(tmp_path / str(count)) for count in (0, 3)]
+    assert {name: value for name, value in found[0].items() if "train.loss" not in name} == {
+        name: value for name, value in found[1].items() if "train.loss" not in name
+    }
+
+
+def test_what_is_said_of_the_batches(job: Job, tmp_path: Path):
+    """One line on stdout, and on stderr what one process says, once; and how the batches are shared."""
+    config = tmp_path / "it.yaml"
+    config.write_text(BASE)
+    done = job(2, "train", config, "--out", tmp_path / "out", "--set", "batch_size=33")
+    assert done.out == f"{tmp_path / 'out'}\n"
+    assert done.err.startswith("note: 2 processes share each batch of 33 rows: 17 rows for 1 of them, 16 for the others\nepoch 1/3 ")
+    assert done.err.count("best epoch") == 1

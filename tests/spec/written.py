@@ -8,7 +8,20 @@ from typing import Any
 from hypothesis import strategies as st
 
 import nnrun.builtin  # noqa: F401
-from nnrun.registry import AUGMENT, DATASETS, LAYERS, LOSSES, METRICS, OPTIMIZERS, PREPROCESS, RULES, SCHEDULES, TRACKERS, Registry
+from nnrun.registry import (
+    AUGMENT,
+    DATASETS,
+    LAYERS,
+    LOSSES,
+    METRICS,
+    OPTIMIZERS,
+    PREPROCESS,
+    RULES,
+    SCHEDULES,
+    STRATEGIES,
+    TRACKERS,
+    Registry,
+)
 from nnrun.spec.parts import Of
 from nnrun.spec.schema import config_schema
 
@@ -110,6 +123,7 @@ PARTS = {
     "schedule": part(SCHEDULES),
     "metrics": st.none() | st.lists(st.sampled_from(list(METRICS)), max_size=3),
     "ignore": st.lists(st.sampled_from(list(RULES)), max_size=3),
+    "strategy": part(STRATEGIES),
     "track": part(TRACKERS) | st.lists(part(TRACKERS), max_size=3),
 }
 SECTIONS = {
