@@ -15,12 +15,12 @@ def is_share(tensor: Tensor) -> bool:
 
 def own(tensor: Tensor) -> Tensor:
     """Return the share of this process, in the same memory; a tensor that is not shared as it is."""
-    return tensor.to_local() if is_share(tensor) else tensor  # type: ignore[attr-defined, no-any-return]
+    return tensor.to_local() if is_share(tensor) else tensor  # type: ignore[attr-defined]
 
 
 def whole(tensor: Tensor) -> Tensor:
     """Return a tensor as a whole; all processes call this. One that is not shared is returned as it is."""
-    return tensor.full_tensor() if is_share(tensor) else tensor  # type: ignore[attr-defined, no-any-return]
+    return tensor.full_tensor() if is_share(tensor) else tensor  # type: ignore[attr-defined]
 
 
 def share_of(tensor: Tensor, like: Tensor | None) -> Tensor:
