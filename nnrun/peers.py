@@ -74,18 +74,15 @@ def _connected(peers: Peers, timeout: timedelta) -> Store:
     return STORES[peers]
 
 
-def tell_once(code: int, tell: Callable[[], None], *, first_alone: bool = False) -> int:
+def tell_once(code: int, tell: Callable[[], None]) -> int:
     """Tell of a failure, unless another process of the launcher was first to fail; return the code to end with, that of the first.
 
     Args:
         tell: says what is wrong.
-        first_alone: whether all fail by agreement, and it is for the process of rank 0 to say so.
     """
     here = peers()
-    if here is None or (first_alone and here.rank == 0):
+    if here is None:
         tell()
-        return code
-    if first_alone:
         return code
     try:
         notes = here.store()

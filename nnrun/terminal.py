@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from nnrun import actions
-from nnrun.errors import EnvironmentFault, Interrupted, NnrunError, not_writable
+from nnrun.errors import EnvironmentFault, NnrunError, not_writable
 from nnrun.peers import peers, tell_once
 from nnrun.plugins import fault_in_plugin
 from nnrun.report import words
@@ -73,7 +73,7 @@ def _told(error: NnrunError) -> typer.Exit:
         for line in actions.of_faults(error.faults) if actions.listening() else ():
             say(line)
 
-    return typer.Exit(tell_once(error.exit_code, tell, first_alone=isinstance(error, Interrupted)))
+    return typer.Exit(tell_once(error.exit_code, tell))
 
 
 def _drop_output() -> None:
