@@ -10,7 +10,6 @@ from torch import Tensor
 from nnrun.check.rules import outcome_notes
 from nnrun.data.dataset import Rows
 from nnrun.data.prepare import Prepared
-from nnrun.model.build import forward_work
 from nnrun.registry import METRICS
 from nnrun.spec.experiment import Experiment
 from nnrun.training.baselines import Baseline, make_baselines
@@ -52,13 +51,16 @@ def final_outputs(network: Network, data: Prepared) -> dict[str, tuple[Rows, Ten
     return {name: (part, network.outputs(part.x)) for name, part in scored.items()}
 
 
-def final_outcome(network: Network, data: Prepared, spec: Experiment, epochs: int, outputs: dict[str, tuple[Rows, Tensor]]) -> Outcome:
-    """Score every part that has rows; the last of them, test where there is one, is the one that is reported and compared."""
+def final_outcome(network: Network, data: Prepared, spec: Experiment, work: int, outputs: dict[str, tuple[Rows, Tensor]]) -> Outcome:
+    """Score every part that has rows; the last of them, test where there is one, is the one that is reported and compared.
+
+    Args:
+        work: the multiply-adds of the whole training, of which the baselines may take a tenth.
+    """
     metrics = {name: network.figures(output_NK, part.y) for name, (part, output_NK) in outputs.items()}
     last = list(outputs)[-1]
     reported, output_NK = outputs[last]
-    training = 3 * forward_work(network.model, data.shape) * len(data.parts["train"]) * epochs
-    baselines = make_baselines(data.task, data.parts["train"], reported, spec.seed, training // 10)
+    baselines = make_baselines(data.task, data.parts["train"], reported, spec.seed, work // 10)
     names = network.metrics or default_metrics(data.task)
     verdict = _verdict(names[0], network.scored(output_NK, reported.y), baselines)
     notes = outcome_notes(network.head.predict(output_NK), reported.y, data.task, spec.ignore)

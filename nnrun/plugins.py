@@ -40,7 +40,7 @@ CONTRACTS: dict[str, tuple[int, str, dict[str, Any]]] = {
             "scores": ("logits", "log_probabilities", "binary_logits", "margins", "rates", "values"),
         },
     ),
-    "optimizers": (2, "takes (parameters, lr), and returns an optimizer of torch", {"closure": (True, False)}),
+    "optimizers": (2, "takes (parameters, lr), and returns an optimizer of torch", {"closure": (True, False), "by_number": (True, False)}),
     "schedules": (
         1,
         "takes (epochs), and returns a function of the epoch",

@@ -32,7 +32,7 @@ from nnrun.outcome import final_outcome, final_outputs
 from nnrun.runs.checkpoint import Checkpoint, to_bytes
 from nnrun.runs.folder import BEST, LAST, Metrics, Unwritten, check_space, clear_leftovers, commit, lock, new_folder, strict_json
 from nnrun.runs.provenance import git_commit, versions
-from nnrun.runs.resume import capture, fitted, known, learned_by, named, newest, not_bitwise, of_first, refuse_changes, restore
+from nnrun.runs.resume import capture, fitted, known, learned_by, named, newest, not_bitwise, of_first, refuse_changes, restore, weight_of
 from nnrun.runs.signals import Signals
 from nnrun.spec.experiment import Experiment, foreign_parts, plain
 from nnrun.spec.source import Source
@@ -104,9 +104,11 @@ class Run:
         self.rows = {name: len(part) for name, part in self.data.parts.items()}
         monitor = self.spec.checkpoint.monitor or ("val.loss" if "val" in self.spec.evaluate and self.rows["val"] else "")
         self.weight = row_weights(self.spec, self.data)
-        most, because = most_parameters(self.spec, self.device, keeps_best=bool(monitor))
+        strategy = self.spec.strategy.build()
+        shards = group.shards(strategy)
+        most, because = most_parameters(self.spec, self.device, group, keeps_best=bool(monitor), shards=shards)
         room = min((most, because), (MAX_PARAMETERS, ""))
-        self.network = replace(network_for(self.spec, self.data, self.device, room=room), group=group)
+        self.network = replace(network_for(self.spec, self.data, self.device, room=room, moved=not shards), group=group)
         for part in self.data.parts.values():
             self.network.head.check(part.y)
         self.scoring = {name: self.network.scoring(self.data.parts[name]) for name in self.spec.evaluate if self.rows[name]}
@@ -115,10 +117,10 @@ class Run:
         size = min(self.plan.batch_size, self.rows["train"])
         self.notes += group.notes(size)
         check_activations(self.network.model, self.data.shape, group.size(size), self.device)
-        work = 3 * forward_work(self.network.model, self.data.shape) * group.size(size)
-        self.threads = choose_threads(self.spec.threads, work, group.local_world_size)
+        self.work = 3 * forward_work(self.network.model, self.data.shape)
+        self.threads = choose_threads(self.spec.threads, self.work * group.size(size), group.local_world_size)
         torch.set_num_threads(self.threads)
-        group.take(self.network.model, self.spec.strategy.build(), sync_batch_norm=self.spec.sync_batch_norm)
+        group.take(self.network.model, strategy, self.device, sync_batch_norm=self.spec.sync_batch_norm)
         self.state = first_state(self.spec, self.network.model, self.device, group)
         self.progress = Progress(self.spec, self.network.model, plateau, monitor)
         self.health = Health(self.spec, self.data.task, self.network, self.data.parts["train"], self.plan.batch_size)
@@ -151,7 +153,7 @@ class Run:
         if out is None:
             raise InputError("--resume needs --out, the folder of the run to go on with", fix="give --out runs/NAME --resume")
         self.folder = out
-        stored = of_first(self.group, self._newest)
+        stored = of_first(self.group, self._newest, weight_of(self.state, self.progress))
         if stored is None:  # stopped before its first checkpoint: this is the beginning still
             self._first_save()
             return
@@ -311,15 +313,18 @@ class Run:
         """Write `best` and `last`, after the rows that they count; each is replaced whole or not at all. All wait until it is done."""
         started = time.perf_counter()
         metrics.sync()
-        best, last = self._best_is(), self._checkpoint()
-        if self.group.first:
-            if best is None or best != self._best_written:  # the same bytes again would cost as much as the first time
-                commit(self.folder / BEST, to_bytes(self._best()))
-                self._best_written = best
-            commit(self.folder / LAST, to_bytes(last), keep=self.spec.checkpoint.keep)
+        best = self._best_is()
+        if best is None or best != self._best_written:  # the same bytes again would cost as much as the first time
+            self._write(BEST, self._best())
+            self._best_written = best
+        self._write(LAST, self._checkpoint(), keep=self.spec.checkpoint.keep)
         self.group.wait()
         self._saved_at = time.perf_counter()
         self._saving = self._saved_at - started
+
+    def _write(self, name: str, made: Checkpoint, keep: int = 1) -> None:
+        if self.group.first:
+            commit(self.folder / name, to_bytes(made), keep=keep)
 
     def _best_is(self) -> tuple[int, ...] | None:
         """Return what tells the best weights from others that were the best before; None when they are those of now."""
@@ -329,7 +334,7 @@ class Run:
         """What eval and predict open: the weights of the best epoch, or those of now when there is nothing to judge by."""
         weights = self.progress.best_weights
         epoch = self.progress.best.epoch if weights else self.state.epoch
-        tensors = named("model", weights or self.progress.live_weights) | fitted(self.data, self.network)
+        tensors = self.group.whole_ones(named("model", weights or self.progress.live_weights)) | fitted(self.data, self.network)
         return Checkpoint(tensors, {**self._facts(), "epoch": epoch})
 
     def _checkpoint(self) -> Checkpoint:
@@ -354,7 +359,7 @@ class Run:
             "device": str(self.device),
             "threads": self.threads,
             **({"plugins": self.plugins} if self.plugins else {}),
-            **({"processes": self.group.world_size} if self.group.world_size > 1 else {}),
+            **({"processes": self.group.world_size, "strategy": self.spec.strategy.entry.name} if self.group.world_size > 1 else {}),
         }
 
     def _finish(self) -> None:
@@ -365,7 +370,8 @@ class Run:
         outputs = final_outputs(self.network, self.data)
         if not self.group.first:
             return
-        found = final_outcome(self.network, self.data, self.spec, self.state.epoch, outputs)
+        work = self.work * self.rows["train"] * self.state.epoch
+        found = final_outcome(self.network, self.data, self.spec, work, outputs)
         self.notes += found.notes
         digests, git = self.data.digests, git_commit(Path.cwd())
         self.summary = {

@@ -23,7 +23,7 @@ from nnrun.training.loop import State, stream_seed
 from nnrun.training.network import Network, load_weights
 from nnrun.training.progress import Progress
 
-BITS = ("versions", "device", "threads", "processes")
+BITS = ("versions", "device", "threads", "processes", "strategy")
 """The facts on which the last bits of a result depend."""
 UNLEARNED = ("track", "strategy")
 """The keys of a config that leave the network as it is: who is told of a run, and how many processes share the work."""
@@ -57,16 +57,24 @@ def capture(state: State, progress: Progress, device: torch.device, group: Group
         "scaler": pack(state.scaler.state_dict() if state.scaler else None, "scaler", tensors),
         "progress": pack(progress.state(), "progress", tensors),
     }
-    return tensors, facts
+    return group.whole_ones(tensors), facts
 
 
-def of_first(group: Group, read: Callable[[], Checkpoint | None]) -> Checkpoint | None:
-    """Return what the first of many processes reads, in all of them."""
+def weight_of(state: State, progress: Progress) -> Callable[[str], Tensor | None]:
+    """Return which weight a tensor of a checkpoint is for, by its name: one of the model or of the best, or what the optimizer keeps."""
+    parameters = [parameter for group in state.optimizer.param_groups for parameter in group["params"]]
+    weights = {f"optimizer/state/{number}": parameter for number, parameter in enumerate(parameters)}
+    weights |= {f"{kind}/{name}": tensor for kind in ("model", "best") for name, tensor in progress.live_weights.items()}
+    return lambda name: weights.get(name.rpartition("/")[0] if name.startswith("optimizer/") else name)
+
+
+def of_first(group: Group, read: Callable[[], Checkpoint | None], into: Callable[[str], Tensor | None]) -> Checkpoint | None:
+    """Return what the first of many processes reads, in all of them; see `Group.shared`."""
     if group.world_size == 1:
         return read()
     stored = read() if group.first else None
     facts = json.loads(group.told(lambda: json.dumps(stored.facts if stored else None)))
-    tensors = group.shared(stored.tensors if stored else {})
+    tensors = group.shared(stored.tensors if stored else {}, into)
     return None if facts is None else Checkpoint(tensors, facts)
 
 
@@ -174,8 +182,9 @@ def known(stored: Checkpoint) -> Known:
 
 def not_bitwise(stored: Checkpoint, now: Mapping[str, Any]) -> str:
     """Return a note about what keeps the rest of the run from being the same bits; empty when nothing does."""
-    pairs = {name: (stored.facts.get(name, 1), now.get(name, 1)) for name in BITS}  # of one process the facts say nothing
-    differs = [f"{name} {_short(was)} → {_short(is_now)}" for name, (was, is_now) in pairs.items() if was != is_now]
+    was, is_now = ({"processes": 1, **facts} for facts in (stored.facts, now))  # of one process the facts say nothing
+    changed = [name for name in BITS if name in was and name in is_now and was[name] != is_now[name]]
+    differs = [f"{name} {_short(was[name])} → {_short(is_now[name])}" for name in changed]
     return f"not the same bits from here on: {', '.join(differs)}" if differs else ""
 
 

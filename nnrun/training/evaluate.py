@@ -47,11 +47,9 @@ def outputs(
 
 
 def _stretch(x: Tensor | RowSource, first: int, end: int) -> Tensor | RowSource:
-    """Return some rows one after another, and at least one; all of them as they are."""
+    """Return some rows one after another; all of them as they are."""
     if (first, end) == (0, len(x)):
         return x
-    end = max(end, first + 1)
-    first, end = (first, end) if end <= len(x) else (len(x) - 1, len(x))
     return Chosen(x, torch.arange(first, end)) if isinstance(x, RowSource) else x[first:end]
 
 

@@ -8,10 +8,12 @@ Shapes: N rows, B rows of a batch, K outputs.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import torch
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -23,12 +25,15 @@ class Strategy:
 
     Args:
         timeout: seconds that one process waits for another.
-        wrap: (network, group) → the module to call in its place, whose backward leaves each process the mean of all their gradients; within
-            its `no_sync()` they stay apart, and are added up.
+        wrap: (network, group, device) → the module to call in its place, whose backward leaves each process the mean of all their
+            gradients; within its `no_sync()` they stay apart, and are added up.
+        shards: whether each process holds a share of the weights, their gradients and what the optimizer keeps of them. Then every forward
+            pass is an exchange, which all take part in, and gradients are shared after each backward: whole ones would take the room.
     """
 
     timeout: float
-    wrap: Callable[[nn.Module, Group], nn.Module]
+    wrap: Callable[[nn.Module, Group, torch.device], nn.Module]
+    shards: bool = False
 
 
 class Group:
@@ -53,13 +58,20 @@ class Group:
 
     # A network, and its batches
 
-    def take(self, model: nn.Module, strategy: Strategy, *, sync_batch_norm: bool) -> None:
+    def shards(self, strategy: Strategy) -> bool:
+        """Return whether this process will hold no more than a share of a network."""
+        return False
+
+    def take(self, model: nn.Module, strategy: Strategy, device: torch.device, *, sync_batch_norm: bool) -> None:
         """Share a network with the others, before its optimizer is made."""
 
     def call(self, model: nn.Module, x: Tensor) -> Tensor:
         """Return the outputs (B, K) of the network for this process's rows of a batch."""
         made: Tensor = model(x)
         return made
+
+    def give_out(self, tensors: Iterable[Tensor]) -> None:
+        """Fill tensors with what the first process has in them."""
 
     def adding(self, *, last: bool) -> contextlib.AbstractContextManager[None]:
         """Return the context of a batch: gradients are only added up, unless it is the last before a step."""
@@ -93,6 +105,20 @@ class Group:
     def total(self, number: Tensor) -> Tensor:
         """Return the sum of a number over the processes."""
         return number
+
+    # Weights, and what is made of them
+
+    def gradients(self, loss: Tensor, parameters: Sequence[nn.Parameter]) -> list[Tensor | None]:
+        """Return the gradient of a loss that all processes have, 0-d, beside those that `.grad` holds."""
+        return list(torch.autograd.grad(loss, parameters, allow_unused=True))
+
+    def norms(self, tensors: Iterable[Tensor]) -> list[float]:
+        """Return the norm of each tensor; one wait for the device."""
+        return torch.stack([*map(torch.linalg.vector_norm, tensors)]).tolist()
+
+    def whole_ones(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return tensors to write, whole where each process holds a share; those the first one alone has."""
+        return tensors
 
     # Rows to score
 
@@ -129,8 +155,12 @@ class Group:
         """Return the tensor of each process, on the CPU."""
         return [tensor]
 
-    def shared(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Return the tensors of the first process."""
+    def shared(self, tensors: dict[str, Tensor], into: Callable[[str], Tensor | None]) -> dict[str, Tensor]:
+        """Return the tensors of the first process; a share of those that go into a tensor held in shares.
+
+        Args:
+            into: the name of a tensor → the one that it goes into, where its shape alone does not tell all.
+        """
         return tensors
 
     # The folder of a job that its launcher may start again

@@ -231,7 +231,7 @@ def _update(state: State, plan: Plan, loss: Tensor) -> bool:
     Where the device would have to be waited for, the optimiser skips the step, and `state.skipped` counts it.
     """
     if not state.scaler:  # a scaler looks for itself, and skips such a step
-        numbers = [loss, *(parameter.grad for parameter in state.parameters if parameter.grad is not None)]
+        numbers = [*(parameter.grad for parameter in state.parameters if parameter.grad is not None), loss]
         torch._amp_foreach_non_finite_check_and_unscale_(numbers, state.not_finite, state.one)
         if not state.waits:
             state.skipped.add_(state.not_finite)

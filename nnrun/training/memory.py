@@ -13,19 +13,29 @@ from nnrun.model.build import passed
 from nnrun.spec.experiment import Experiment
 from nnrun.training.eager import step_of
 from nnrun.training.evaluate import ROWS_AT_ONCE, ROWS_OF_STACK
+from nnrun.training.group import ALONE, Group
 
 FLOAT = 4  # bytes
 VIEWS = (nn.Flatten, nn.Unflatten, nn.Identity)
 
 
-def most_parameters(spec: Experiment, device: torch.device, *, keeps_best: bool) -> tuple[int, str]:
+def most_parameters(
+    spec: Experiment, device: torch.device, group: Group = ALONE, *, keeps_best: bool, shards: bool = False
+) -> tuple[int, str]:
     """Return how many parameters there is memory to train, and the reckoning in words.
 
     Beside the weights there are their gradients, what the optimizer keeps, the weights of the best epoch, and, while a checkpoint is
-    written, two copies of it all but the gradients. On a CUDA device only the copies of a checkpoint are in this memory.
+    written, two copies of it all but the gradients. On a CUDA device only the copies of a checkpoint are in this memory. The processes of
+    a machine share it. Where each holds a share of the weights, all have built it before, and the first makes whole what it writes.
+
+    Args:
+        group: who trains together.
+        shards: whether each process holds no more than a share.
     """
-    stored = 1 + keeps_best + numbers_kept(spec)
-    numbers = 3 * stored if device.type == "cuda" else 1 + 3 * stored
+    stored, here = 1 + keeps_best + numbers_kept(spec), group.local_world_size
+    copies = 3 * stored if shards or device.type == "cuda" else 2 * stored
+    held = 0 if device.type == "cuda" else (1 + stored) * here
+    numbers = max(here, copies - (-held // group.world_size)) if shards else copies + held
     free = free_memory()
     why = f"{spec.optimizer.entry.name} and its checkpoints take {numbers * FLOAT} bytes for each, and {in_gb(free)} of memory are free"
     return free // (numbers * FLOAT), why

@@ -139,10 +139,12 @@ def row_weights(spec: Experiment, data: Prepared) -> Tensor | None:
     return of_row if data.weight is None else of_row * data.weight
 
 
-def network_for(spec: Experiment, data: Prepared, device: torch.device, *, room: tuple[int, str] = (MAX_PARAMETERS, "")) -> Network:
+def network_for(
+    spec: Experiment, data: Prepared, device: torch.device, *, room: tuple[int, str] = (MAX_PARAMETERS, ""), moved: bool = True
+) -> Network:
     """Return the untrained network of a resolved spec for its prepared data; see `build_network`."""
     scale = fit_scale(spec.scale_target, data.task, data.parts["train"].y)
-    return build_network(spec, data.task, data.shape, device, columns=data.columns, scale=scale, room=room)
+    return build_network(spec, data.task, data.shape, device, columns=data.columns, scale=scale, room=room, moved=moved)
 
 
 def build_network(
@@ -154,6 +156,7 @@ def build_network(
     columns: Sequence[Column] = (),
     scale: Mapping[str, Tensor] | None = None,
     room: tuple[int, str] = (MAX_PARAMETERS, ""),
+    moved: bool = True,
 ) -> Network:
     """Return the untrained network of a resolved spec, its weights drawn from the seed.
 
@@ -162,6 +165,7 @@ def build_network(
         columns: of a prepared table; those of categories that are to be embedded are looked up by the first layer.
         scale: `shift` and `spread` (T,) of the target numbers, as `fit_scale` gives them.
         room: how many numbers the model may learn, and what that bound comes from.
+        moved: whether the model comes to the device; else it stays on the CPU, where it was built.
 
     Raises:
         SpecError: the layers, the loss or the metrics do not fit the data.
@@ -174,5 +178,6 @@ def build_network(
     wanted = f"{count} {kind if count == 1 else kind + ('es' if kind == 'class' else 's')}"
     embedded = {number: (len(column.levels) + 1, column.size) for number, column in enumerate(columns) if column.kind == "code"}
     most, because = room
-    model = build_model(spec, shape, head.outputs, wanted, embedded=embedded, max_parameters=most, because=because).to(device)
+    model = build_model(spec, shape, head.outputs, wanted, embedded=embedded, max_parameters=most, because=because)
+    model = model.to(device) if moved else model
     return Network(model, spec.loss.build().to(device), head, spec.metrics, spec.precision, bool(foreign_parts(spec)))

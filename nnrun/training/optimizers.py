@@ -1,7 +1,7 @@
 """Optimizers: torch's own, with torch's names and defaults. `lr` is not an argument here: it has a key of its own in the config.
 
 A part is built with the parameters of the model and the learning rate. The trait `closure` marks an optimizer whose step looks at the loss
-several times.
+several times; `by_number` one whose step for a number depends on what stands at its place alone, so that a share of them can take it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Betas = Annotated[list[Share], Field(min_length=2, max_length=2)]
 BETAS = [0.9, 0.999]
 
 
-@OPTIMIZERS.register("sgd")
+@OPTIMIZERS.register("sgd", by_number=True)
 def sgd(
     parameters: Iterable[nn.Parameter],
     lr: float,
@@ -49,10 +49,10 @@ def sgd(
         what = f"nesterov wants momentum above 0 and dampening 0, and they are {momentum:g} and {dampening:g}"
         raise SpecError(what, fix="write momentum: 0.9, or leave nesterov out", at=("optimizer", "nesterov"))
     given = _given(parameters)
-    return torch.optim.SGD(given, lr, momentum, dampening, weight_decay, nesterov, fused=_fused(given))
+    return torch.optim.SGD(given, lr, momentum, dampening, weight_decay, nesterov, fused=_fused(given, of_shares=False))
 
 
-@OPTIMIZERS.register("adam")
+@OPTIMIZERS.register("adam", by_number=True)
 def adam(
     parameters: Iterable[nn.Parameter],
     lr: float,
@@ -75,7 +75,7 @@ def adam(
     return torch.optim.Adam(given, lr, _pair(betas), eps, weight_decay, amsgrad, fused=_fused(given))
 
 
-@OPTIMIZERS.register("adamw")
+@OPTIMIZERS.register("adamw", by_number=True)
 def adamw(
     parameters: Iterable[nn.Parameter],
     lr: float,
@@ -98,7 +98,7 @@ def adamw(
     return torch.optim.AdamW(given, lr, _pair(betas), eps, weight_decay, amsgrad, fused=_fused(given))
 
 
-@OPTIMIZERS.register("nadam")
+@OPTIMIZERS.register("nadam", by_number=True)
 def nadam(
     parameters: Iterable[nn.Parameter],
     lr: float,
@@ -122,7 +122,7 @@ def nadam(
     return torch.optim.NAdam(_given(parameters), lr, _pair(betas), eps, weight_decay, momentum_decay, decoupled_weight_decay)
 
 
-@OPTIMIZERS.register("radam")
+@OPTIMIZERS.register("radam", by_number=True)
 def radam(
     parameters: Iterable[nn.Parameter],
     lr: float,
@@ -144,7 +144,7 @@ def radam(
     return torch.optim.RAdam(_given(parameters), lr, _pair(betas), eps, weight_decay, decoupled_weight_decay)
 
 
-@OPTIMIZERS.register("rmsprop")
+@OPTIMIZERS.register("rmsprop", by_number=True)
 def rmsprop(
     parameters: Iterable[nn.Parameter],
     lr: float,
@@ -168,7 +168,7 @@ def rmsprop(
     return torch.optim.RMSprop(_given(parameters), lr, alpha, eps, weight_decay, momentum, centered)
 
 
-@OPTIMIZERS.register("adagrad")
+@OPTIMIZERS.register("adagrad", by_number=True)
 def adagrad(
     parameters: Iterable[nn.Parameter],
     lr: float,
@@ -188,11 +188,11 @@ def adagrad(
         eps: added to the root of the sum.
     """
     given = _given(parameters)
-    fused = _fused(given, on=("cpu", "cuda"))
+    fused = _fused(given, on=("cpu", "cuda"), of_shares=False)
     return torch.optim.Adagrad(given, lr, lr_decay, weight_decay, initial_accumulator_value, eps, fused=fused)
 
 
-@OPTIMIZERS.register("adadelta")
+@OPTIMIZERS.register("adadelta", by_number=True)
 def adadelta(
     parameters: Iterable[nn.Parameter],
     lr: float,
@@ -288,9 +288,16 @@ def _given(parameters: Iterable[nn.Parameter]) -> list[nn.Parameter]:
     return given
 
 
-def _fused(parameters: list[nn.Parameter], on: tuple[str, ...] = ("cpu", "cuda", "mps")) -> bool | None:
-    """Return True where torch has one kernel for the whole step on the parameters' devices, else None: torch's own choice."""
-    return True if all(p.device.type in on and p.is_floating_point() for p in parameters) else None
+def _fused(parameters: list[nn.Parameter], on: tuple[str, ...] = ("cpu", "cuda", "mps"), *, of_shares: bool = True) -> bool | None:
+    """Return True where torch has one kernel for the whole step on the parameters' devices, else None: torch's own choice.
+
+    Args:
+        of_shares: whether it has one for weights of which each process holds a share.
+    """
+    from nnrun.training.shards import is_share
+
+    fits = all(p.device.type in on and p.is_floating_point() and (of_shares or not is_share(p)) for p in parameters)
+    return True if fits else None
 
 
 def _pair(betas: list[float]) -> tuple[float, float]:

@@ -39,6 +39,9 @@ def make_plan(spec: Experiment, data: Prepared, model: nn.Module, group: Group =
     if group.world_size > 1 and spec.optimizer.entry.traits.get("closure"):
         what = f"{spec.optimizer.entry.name} looks at the loss several times in one step, which {group.world_size} processes cannot share"
         raise SpecError(what, fix="take another optimizer, or train in one process", at=("optimizer",))
+    if group.shards(spec.strategy.build()) and not spec.optimizer.entry.traits.get("by_number"):
+        what = f"{spec.optimizer.entry.name} looks at whole weights, of which {spec.strategy.entry.name} gives each process a share"
+        raise SpecError(what, fix="take another optimizer, such as adamw, or write `strategy: ddp`", at=("optimizer",))
     schedule: Any = spec.schedule.build(max(spec.epochs - spec.warmup_epochs, 1.0))
     plateau = schedule if isinstance(schedule, Plateau) else None
     factor = (lambda epoch: schedule.factor) if plateau else schedule

@@ -13,7 +13,7 @@ import contextlib
 import json
 import math
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from nnrun.peers import Peers, asked, noted
 from nnrun.training.batch_norm import SyncedBatchNorm
 from nnrun.training.group import Group, Strategy
 from nnrun.training.loss_modules import divisor
+from nnrun.training.shards import is_share, own, share_of, whole
 
 NOTE = timedelta(seconds=3)
 """How long a process that has lost another waits for the others to note that they have lost it too."""
@@ -48,22 +49,33 @@ class Processes(Group):
         self.counts = True
         self._step = 0
         self._module: nn.Module | None = None
+        self._shards = False
         self._asked: tuple[dist.Work, Tensor] | None = None
 
-    def take(self, model: nn.Module, strategy: Strategy, *, sync_batch_norm: bool) -> None:
+    def shards(self, strategy: Strategy) -> bool:
+        """Return whether this process will hold no more than a share of a network."""
+        return strategy.shards
+
+    def take(self, model: nn.Module, strategy: Strategy, device: torch.device, *, sync_batch_norm: bool) -> None:
         """Share a network with the others, before its optimizer is made."""
         if sync_batch_norm:
             SyncedBatchNorm.put_into(model, self)
-        self._module = strategy.wrap(model, self)
+        self._module, self._shards = strategy.wrap(model, self, device), strategy.shards
 
     def call(self, model: nn.Module, x: Tensor) -> Tensor:
         """Return the outputs (B, K) of the network for this process's rows of a batch."""
         made: Tensor = (self._module or model)(x)
         return made
 
+    def give_out(self, tensors: Iterable[Tensor]) -> None:
+        """Fill tensors with what the first process has in them."""
+        for tensor in tensors:
+            dist.broadcast(tensor, 0)
+
     def adding(self, *, last: bool) -> contextlib.AbstractContextManager[None]:
-        """Return the context of a batch: gradients stay in this process unless it is the last before a step."""
-        return contextlib.nullcontext() if last or self._module is None else self._module.no_sync()  # type: ignore[operator]
+        """Return the context of a batch: gradients stay in this process unless it is the last before a step, or has no room for them."""
+        at_once = last or self._shards or self._module is None
+        return contextlib.nullcontext() if at_once else self._module.no_sync()  # type: ignore[operator, union-attr]
 
     def _share(self, rows: int, rank: int | None = None) -> tuple[int, int]:
         """Return from where to where a process's rows of a batch go; by default this one's."""
@@ -118,31 +130,64 @@ class Processes(Group):
         dist.all_reduce(summed)
         return summed
 
+    def gradients(self, loss: Tensor, parameters: Sequence[nn.Parameter]) -> list[Tensor | None]:
+        """Return the gradient of a loss that all processes have, 0-d, beside those that `.grad` holds; shares come there alone."""
+        if not self._shards:
+            return super().gradients(loss, parameters)
+        kept = [parameter.grad for parameter in parameters]
+        for parameter in parameters:
+            parameter.grad = None
+        loss.backward()  # type: ignore[no-untyped-call]
+        found = [parameter.grad for parameter in parameters]
+        for parameter, grad in zip(parameters, kept, strict=True):
+            parameter.grad = grad
+        return found
+
+    def norms(self, tensors: Iterable[Tensor]) -> list[float]:
+        """Return the norm of each tensor."""
+        if not self._shards:
+            return super().norms(tensors)
+        squares = torch.stack([torch.linalg.vector_norm(own(one)).double().square() for one in tensors])
+        numbers: list[float] = self.total(squares).sqrt().tolist()
+        return numbers
+
+    def whole_ones(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return tensors to write; one at a time is made whole, and the first process alone keeps it, on the CPU."""
+        made = {}
+        for name, tensor in tensors.items():
+            found = whole(tensor)
+            if not is_share(tensor):
+                made[name] = tensor
+            elif self.first:
+                made[name] = found.cpu()
+        return made
+
     def stretch(self, rows: int, at_once: int) -> tuple[int, int]:
         """Return from which row to which this process works out outputs: whole blocks, so that each has the bits it has in one process.
 
-        A single block is worked out by all, sooner than it could be sent.
+        Each has as many blocks, since all may have to take part in a pass: some are worked out twice where they cannot be shared evenly.
         """
-        if rows <= at_once:
-            return 0, rows
-        first, end = self._share(math.ceil(rows / at_once))
-        return min(rows, first * at_once), min(rows, end * at_once)
+        begins, each = self._stretches(rows, at_once)
+        first = begins[self.rank]
+        return first * at_once, min(rows, (first + each) * at_once)
+
+    def _stretches(self, rows: int, at_once: int) -> tuple[list[int], int]:
+        """Return with which block each process begins, and how many it has."""
+        blocks = math.ceil(rows / at_once)
+        each = math.ceil(blocks / self.world_size)
+        return [min(rank * each, blocks - each) for rank in range(self.world_size)], each
 
     def whole(self, made: Tensor, rows: int, at_once: int) -> Tensor:
         """Return the outputs (N, K) of all rows from those of each process's stretch."""
         if rows <= at_once:
             return made
-        padded = made.new_zeros(self._length(0, rows, at_once), *made.shape[1:])
-        own = self._length(self.rank, rows, at_once)
-        padded[:own] = made[:own]
+        begins, each = self._stretches(rows, at_once)
+        padded = made.new_zeros(each * at_once, *made.shape[1:])
+        padded[: len(made)] = made
         found = [torch.empty_like(padded) for _ in range(self.world_size)]
         dist.all_gather(found, padded)
-        return torch.cat([one[: self._length(rank, rows, at_once)] for rank, one in enumerate(found)])
-
-    def _length(self, rank: int, rows: int, at_once: int) -> int:
-        """Return how many rows the stretch of a process has."""
-        first, end = self._share(math.ceil(rows / at_once), rank)
-        return min(rows, end * at_once) - min(rows, first * at_once)
+        ends = [*begins[1:], begins[-1] + each]
+        return torch.cat([one[: (end - first) * at_once] for one, first, end in zip(found, begins, ends, strict=True)])[:rows]
 
     def wished(self, wish: bool) -> bool:
         """Return after a step whether any process wished for a pause the step before, in all alike.
@@ -191,14 +236,15 @@ class Processes(Group):
         dist.all_gather(found, given)
         return found
 
-    def shared(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Return the tensors of the first process."""
+    def shared(self, tensors: dict[str, Tensor], into: Callable[[str], Tensor | None]) -> dict[str, Tensor]:
+        """Return the tensors of the first process, sent one at a time; a share of those that go into a tensor held in shares."""
         form = {name: [str(one.dtype).removeprefix("torch."), list(one.shape)] for name, one in tensors.items()}
         made = {}
         for name, (dtype, shape) in json.loads(self.told(lambda: json.dumps(form))).items():
-            made[name] = tensors[name] if self.first else torch.empty(shape, dtype=getattr(torch, dtype))
-            if made[name].numel():
-                dist.broadcast(made[name], 0)
+            sent = tensors[name] if self.first else torch.empty(shape, dtype=getattr(torch, dtype))
+            if sent.numel():
+                dist.broadcast(sent, 0)
+            made[name] = share_of(sent, into(name))
         return made
 
     def begun_in(self) -> Path | None:
@@ -268,6 +314,6 @@ def met(peers: Peers, timeout: float, device: str) -> Iterator[Processes]:
 
 def _of_exchange(error: RuntimeError) -> bool:
     """Return whether an exchange has failed; gloo's errors are known by their words alone, and come out of a backward as well."""
-    frames = traceback.extract_tb(error.__traceback__)[-3:]
+    files = [frame.filename for frame in traceback.extract_tb(error.__traceback__)[-3:]]
     told = any(words in str(error) for words in ("gloo", "pair closure"))
-    return told or isinstance(error, dist.DistError) or any("torch/distributed/" in frame.filename for frame in frames)
+    return told or isinstance(error, dist.DistError) or any("torch/distributed/" in file and "/tensor/" not in file for file in files)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from nnrun.spec.experiment import Experiment
 from nnrun.training.record import Record
 from nnrun.training.schedules import Plateau
+from nnrun.training.shards import own
 from nnrun.training.watch import Watch
 
 
@@ -67,4 +68,4 @@ class Progress:
         if not self.best_weights:
             self.best_weights = {name: tensor.clone() for name, tensor in self.live_weights.items()}
         else:
-            torch._foreach_copy_(list(self.best_weights.values()), list(self.live_weights.values()))
+            torch._foreach_copy_([*map(own, self.best_weights.values())], [*map(own, self.live_weights.values())])

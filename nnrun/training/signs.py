@@ -21,6 +21,7 @@ from nnrun.training.eager import step_of
 from nnrun.training.evaluate import has_modes
 from nnrun.training.loop import State
 from nnrun.training.network import Network
+from nnrun.training.shards import own
 
 RECTIFIERS = (nn.ReLU, nn.ReLU6)
 ENDS: dict[type[nn.Module], Callable[[Any], tuple[float, float]]] = {
@@ -112,7 +113,8 @@ class Observer:
         finally:
             if self._modes:
                 network.model.train()
-        sizes, norms = torch.stack([*map(torch.linalg.vector_norm, (*state.parameters, *gradients))]).view(2, -1).tolist()
+        norms = network.group.norms([*state.parameters, *gradients])
+        sizes, norms = norms[: len(gradients)], norms[len(gradients) :]
         return Signs(
             predicted=network.head.predict(output_NK),
             y=self._rows.y,
@@ -150,7 +152,7 @@ class Observer:
         network, x, y = self._network, self._rows.x[: self._batch], self._rows.y[: self._batch]
         with torch.enable_grad(), torch.backends.cudnn.flags(enabled=False) if self._plain else contextlib.nullcontext():
             loss = network.loss_fn(network.model(x), network.head.encode(y))
-            found = torch.autograd.grad(loss, parameters, allow_unused=True)
+            found = network.group.gradients(loss, parameters)
         return [torch.zeros_like(parameter) if one is None else one for parameter, one in zip(parameters, found, strict=True)]
 
     def _step(self, state: State, gradients: list[Tensor], norm: float) -> float:
@@ -166,8 +168,8 @@ class Observer:
                 memory = state.optimizer.state.get(parameter, {})
                 trial.state[copy].update({key: value.clone() if isinstance(value, Tensor) else value for key, value in memory.items()})
             step_of(trial)()
-            moved += [(copy.detach() - parameter.detach()).norm() for copy, (parameter, _) in zip(copies, some, strict=True)]
-        return _whole(torch.stack(moved).tolist())
+            moved += [(own(copy.detach()) - own(parameter.detach())).norm() for copy, (parameter, _) in zip(copies, some, strict=True)]
+        return _whole(self._network.group.norms(moved))
 
 
 def _together(pairs: Iterable[tuple[nn.Parameter, Tensor]]) -> Iterator[list[tuple[nn.Parameter, Tensor]]]:

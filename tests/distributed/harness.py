@@ -5,10 +5,13 @@
 A job: {"processes": 2, "arguments": ["train", …], "folder": …, "stop_at": 20, "fail": [1, 20, "OSError"]}. What torchrun would set and keep is
 set and kept here: the environment, and the store. `processes: 0` is a plain run, without any of it. `stop_at`: the last process gets SIGTERM
 before that step. `fail`: in this process, at this step, that happens. `served: false`: nobody keeps the store, as without torchrun.
+`held: [path, 20]`: before that step each process adds to this file how many bytes it has for weights, gradients, and what the optimizer keeps.
+`imports`: modules that are imported once, for this job and all that follow.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import signal
@@ -26,6 +29,7 @@ import nnrun.run
 import nnrun.training.processes
 from nnrun.cli import app
 from nnrun.training import loop
+from nnrun.training.shards import own
 
 LOADED = (sklearn.model_selection, torch._dynamo.utils, DistributedDataParallel, nnrun.run, nnrun.training.processes)
 """What each process would take seconds to import."""
@@ -63,13 +67,27 @@ def arm(job: dict[str, Any], rank: int) -> None:
             if what.startswith("SIG"):
                 os.kill(os.getpid(), getattr(signal, what))
             raise {"OSError": OSError(28, "No space left on device"), "ValueError": ValueError("a fault of ours")}[what]
+        path, step = job.get("held", ("", -1))
+        if state.step == step:
+            with Path(path).open("a") as file:
+                print(json.dumps([rank, *held(state)]), file=file)
         return real(state, *rest)
 
     loop._update = update
 
 
+def held(state: Any) -> list[int]:
+    """Return the bytes of memory that this process has for weights, for their gradients, and for what the optimizer keeps of them."""
+    kept = [tensor for of_one in state.optimizer.state.values() for tensor in of_one.values() if tensor.ndim > 0]
+    gradients = [parameter.grad for parameter in state.parameters]
+    stores = [[own(one.detach()).untyped_storage() for one in some] for some in (state.parameters, gradients, kept)]
+    return [sum({store.data_ptr(): store.nbytes() for store in some}.values()) for some in stores]
+
+
 def answer(job: dict[str, Any]) -> dict[str, Any]:
     """Run one job; return the exit code of each process, and what all of them told."""
+    for name in job.get("imports", ()):
+        importlib.import_module(name)
     store = TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
     port = store.port
     if not job.get("served", True):
