@@ -361,5 +361,5 @@ def _intervals(every: int | str) -> tuple[int, int]:
 
 
 def learned_by(spec: Experiment) -> dict[str, Any]:
-    """Return the config as far as the network depends on it: who is told of a run is no part of its checkpoints."""
-    return {key: value for key, value in plain(spec).items() if key != "track"}
+    """Return the config as far as the network depends on it: not on who is told of a run, nor on what a sweep varies."""
+    return {key: value for key, value in plain(spec).items() if key not in ("track", "sweep")}
