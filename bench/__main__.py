@@ -14,7 +14,7 @@ from pathlib import Path
 
 def main() -> None:
     """Run the parts that were asked for, or all."""
-    from bench import epoch, health, neighbour, pictures, process, saving, seeds, steps, stream, tables
+    from bench import epoch, health, neighbour, pictures, process, saving, seeds, steps, stream, sweep, tables
 
     parts = {
         "process": process.main,
@@ -22,6 +22,7 @@ def main() -> None:
         "epoch": epoch.main,
         "saving": saving.main,
         "seeds": seeds.main,
+        "sweep": sweep.main,
         "health": health.main,
         "tables": tables.main,
         "stream": lambda repeats: stream.main(repeats, chosen.gigabytes),

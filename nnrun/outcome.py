@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,16 +43,21 @@ class Outcome:
     notes: list[str]
 
 
-def final_outcome(network: Network, data: Prepared, spec: Experiment, epochs: int) -> Outcome:
-    """Score every part that has rows; the last of them, test where there is one, is the one that is reported and compared."""
+def final_outcome(network: Network, data: Prepared, spec: Experiment, epochs: int, baselines: Sequence[Baseline] | None = None) -> Outcome:
+    """Score every part that has rows; the last of them, test where there is one, is the one that is reported and compared.
+
+    Args:
+        baselines: those of the same rows, when they are there already.
+    """
     *others, last = [name for name, part in data.parts.items() if len(part)]
     scored = {name: data.parts[name].thinned() if name == "train" else data.parts[name] for name in others}
     metrics = {name: network.score(part) for name, part in scored.items()}
     reported = data.parts[last]
     output_NK = network.outputs(reported.x)
     metrics[last] = network.figures(output_NK, reported.y)
-    training = 3 * forward_work(network.model, data.shape) * len(data.parts["train"]) * epochs
-    baselines = make_baselines(data.task, data.parts["train"], reported, spec.seed, training // 10)
+    if baselines is None:
+        training = 3 * forward_work(network.model, data.shape) * len(data.parts["train"]) * epochs
+        baselines = make_baselines(data.task, data.parts["train"], reported, spec.seed, training // 10)
     names = network.metrics or default_metrics(data.task)
     verdict = _verdict(names[0], network.scored(output_NK, reported.y), baselines)
     notes = outcome_notes(network.head.predict(output_NK), reported.y, data.task, spec.ignore)
@@ -70,7 +76,7 @@ def _facts(baseline: Baseline, names: list[str], rows: int) -> dict[str, Any]:
     return {"metrics": figures, **fewer, "seconds": round(baseline.seconds, 4)}
 
 
-def _verdict(metric: str, scored: Scored, baselines: list[Baseline]) -> str:
+def _verdict(metric: str, scored: Scored, baselines: Sequence[Baseline]) -> str:
     """Return in one sentence which baselines the network beats by a metric, and whether its lead is more than chance would make."""
     sign = 1 if METRICS[metric].traits["better"] == "higher" else -1
     beaten: list[str] = []

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from nnrun.data.source import Applied, RowSource
 from nnrun.errors import CheckpointError, InputError, Interrupted, NnrunError
 from nnrun.model.build import forward_work
 from nnrun.model.incoming import MAX_PARAMETERS
-from nnrun.outcome import final_outcome
+from nnrun.outcome import Outcome, final_outcome
 from nnrun.runs.checkpoint import Checkpoint, to_bytes
 from nnrun.runs.folder import BEST, LAST, Metrics, check_space, clear_leftovers, commit, lock, new_folder, strict_json
 from nnrun.runs.provenance import git_commit, versions
@@ -103,8 +103,8 @@ class Run:
         self.plan, plateau = make_plan(self.spec, self.data, self.network.model)
         check_monitors(self.spec, self.rows, plateau)
         check_activations(self.network.model, self.data.shape, min(self.plan.batch_size, self.rows["train"]), self.device)
-        work = 3 * forward_work(self.network.model, self.data.shape) * min(self.plan.batch_size, self.rows["train"])
-        self.threads = choose_threads(self.spec.threads, work)
+        self.work = 3 * forward_work(self.network.model, self.data.shape) * min(self.plan.batch_size, self.rows["train"])
+        self.threads = choose_threads(self.spec.threads, self.work)
         torch.set_num_threads(self.threads)
         self.state = first_state(self.spec, self.network.model, self.device)
         self.progress = Progress(self.spec, self.network.model, plateau, monitor)
@@ -332,12 +332,31 @@ class Run:
             self.network.model.load_state_dict(best)
         found = final_outcome(self.network, self.data, self.spec, self.state.epoch)
         self.notes += found.notes
-        digests, git = self.data.digests, git_commit(Path.cwd())
-        self.summary = {
-            "name": self.spec.name,
-            "run": str(self.folder),
-            "epochs": self.state.epoch,
-            "best_epoch": self.progress.best.epoch if best else self.state.epoch,
+        best_epoch = self.progress.best.epoch if best else self.state.epoch
+        git = git_commit(Path.cwd())
+        self.summary = self._summed_up(found, self.spec.name, self.folder, self.state.epoch, best_epoch, self.seconds, git)
+        commit(self.folder / "summary.json", (strict_json(self.summary, indent=2) + "\n").encode())
+        self.trackers.tell("end", self.summary)
+        self.notes = [*self.notes, *self.trackers.notes()]  # no part of the summary: the run is what it is without them
+        self.lock.release()
+
+    def _summed_up(
+        self,
+        found: Outcome,
+        name: str,
+        folder: Path,
+        epochs: int,
+        best_epoch: int,
+        seconds: Mapping[str, float],
+        git: dict[str, Any] | None,
+    ) -> dict[str, Any]:
+        """Return what summary.json says of a network of this run."""
+        digests = self.data.digests
+        return {
+            "name": name,
+            "run": str(folder),
+            "epochs": epochs,
+            "best_epoch": best_epoch,
             "rows": self.rows,
             "metrics": found.metrics,
             "intervals": found.intervals,
@@ -346,12 +365,8 @@ class Run:
             "notes": self.notes,
             "health": [asdict(one) for one in self.health.findings],
             "provenance": {"versions": versions(), "device": str(self.device), "threads": self.threads, "git": git, "digests": digests},
-            "seconds": {name: round(seconds, 3) for name, seconds in self.seconds.items()},
+            "seconds": {key: round(value, 3) for key, value in seconds.items()},
         }
-        commit(self.folder / "summary.json", (strict_json(self.summary, indent=2) + "\n").encode())
-        self.trackers.tell("end", self.summary)
-        self.notes = [*self.notes, *self.trackers.notes()]  # no part of the summary: the run is what it is without them
-        self.lock.release()
 
 
 def _intervals(every: int | str) -> tuple[int, int]:

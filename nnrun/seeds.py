@@ -87,7 +87,7 @@ class Seeds(Several):
         self.data = None if self.vary else first.data
         x = first.data.parts["train"].x
         why = "each has rows of its own" if self.vary else unstackable(first.spec, first.network.model, first.device, x)
-        self.stacked = None if self.data is None or why else StackedRun(self.spec, self.specs, self.data)
+        self.stacked = None if self.data is None or why else StackedRun(self.spec, {spec.seed: spec for spec in self.specs}, self.data)
         if self.stacked is None:
             self.notes.append(f"the {len(self.specs)} networks are trained one after another: {why}")
             self.open_folder()

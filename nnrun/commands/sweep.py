@@ -16,7 +16,7 @@ from nnrun.runs.signals import Signals
 from nnrun.terminal import say, say_summary, try_report, user_errors
 
 if TYPE_CHECKING:
-    from nnrun.sweep.sweep import Sweep, Turn
+    from nnrun.sweep.sweep import Sweep, Tried
 
 
 def _option(help: str, metavar: str) -> Any:
@@ -81,9 +81,9 @@ def sweep(
         for turn in whole.turns():
             if turn.run is not None:
                 records, notes = whole.records(turn, signals), turn.run.notes
-                show_training(turn.run, records, f"trial {turn.number}", quiet=quiet or not sys.stderr.isatty(), said=notes)
-            if not quiet:
-                say(_line(whole, turn))
+                show_training(turn.run, records, turn.name, quiet=quiet or not sys.stderr.isatty(), said=notes)
+            for one in turn.tried if not quiet else ():
+                say(_line(whole, one))
         summary = finish(whole)
         if not quiet:
             say("")
@@ -108,17 +108,17 @@ def _say_begin(whole: Sweep) -> None:
         say(f"{whole.folder} has {there} of {whole.count} trials; going on with it")
 
 
-def _line(whole: Sweep, turn: Turn) -> str:
+def _line(whole: Sweep, tried: Tried) -> str:
     """Return what is said of a trial that has ended."""
     from nnrun.sweep.words import told_values
 
-    best, ended = whole.best(), turn.ended
+    best, ended = whole.best(), tried.ended
     assert ended is not None
-    values = told_values(turn.values)
+    values = told_values(tried.values)
     figure = f"{whole.metric} {ended.value:.4g} @{ended.epoch}" if ended.value is not None else ended.error
     state = "" if ended.state == "complete" else f"{ended.state}: "
     lead = f"best {best.value:.4g} (trial {best.number})" if best else "no best yet"
-    return f"trial {turn.number}: {state}{figure} | {values} | {lead}, {len(whole.ended())}/{whole.count}"
+    return f"trial {tried.number}: {state}{figure} | {values} | {lead}, {len(whole.ended())}/{whole.count}"
 
 
 def _say_next(folder: Path, page: Path | None) -> None:

@@ -48,6 +48,9 @@ class SweepSpec(Spec):
     max_failures: float = Field(default=0.5, ge=0, le=1)
     """The share of failed trials, of ten or more that have ended, beyond which the sweep stops."""
 
+    side_by_side: bool = True
+    """Whether trials that differ in lr, weight_decay, seed and dropout alone are trained many at once, where the network allows it."""
+
     @property
     def better(self) -> Literal["minimize", "maximize"]:
         """`minimize` or `maximize`, as the metric has it."""

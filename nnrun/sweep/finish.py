@@ -51,7 +51,7 @@ def finish(sweep: Sweep) -> dict[str, Any]:
 
 def _told(sweep: Sweep, trial: FrozenTrial) -> dict[str, Any]:
     """Return what the summary says of a trial."""
-    kept = trial.user_attrs
+    kept = trial.user_attrs["ended"]
     state = STATES[trial.state.name]
     return {
         "number": trial.number,
@@ -77,14 +77,14 @@ def _network(sweep: Sweep, best: FrozenTrial) -> Trained:
 def _config(sweep: Sweep, best: FrozenTrial, count: int) -> str:
     """Return the config of the best trial, ready to train."""
     spec = sweep.space.experiment(best.number, sweep.values(best)).model_copy(update={"name": f"{sweep.spec.name[:58]}-best"})
-    about = f"# trial {best.number}, the best of {count} by {sweep.metric}: {best.value:.6g} at epoch {best.user_attrs['epoch']}"
+    about = f"# trial {best.number}, the best of {count} by {sweep.metric}: {best.value:.6g} at epoch {best.user_attrs['ended']['epoch']}"
     return f"{about}\n# {told_values(sweep.values(best))}\n{dump_spec(spec)}"
 
 
 def _summary(sweep: Sweep, best: FrozenTrial, net: Trained, trials: list[dict[str, Any]], known: dict[str, Any]) -> dict[str, Any]:
     """Return what summary.json says: of the best network what that of any run says, and of the sweep."""
     data = net.prepare()
-    kept = best.user_attrs
+    kept = best.user_attrs["ended"]
     found = final_outcome(net.network, data, net.spec, int(kept["epochs"]))
     part = next(reversed(found.metrics))
     looks = known.get("sweep", {}).get("looks", 0) + 1

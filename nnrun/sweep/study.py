@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import threading
 import time
 import uuid
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -198,12 +199,31 @@ class Worker:
         )
 
     @contextlib.contextmanager
-    def beating(self, trial: Trial) -> Iterator[None]:
-        """Let the database know from time to time that somebody works on a trial."""
-        from optuna.storages._heartbeat import get_heartbeat_thread
+    def beating(self, trials: Sequence[Trial]) -> Iterator[None]:
+        """Let the database know from time to time that somebody works on trials."""
+        from optuna.storages._heartbeat import BaseHeartbeat, is_heartbeat_enabled
 
-        with get_heartbeat_thread(trial._trial_id, self.study._storage):
+        storage = self.study._storage
+        if not (isinstance(storage, BaseHeartbeat) and is_heartbeat_enabled(storage)):
             yield
+            return
+        ended = threading.Event()
+
+        def beat() -> None:
+            while True:
+                for trial in trials:
+                    with contextlib.suppress(Exception):  # the database may be away for a while; the trial goes on
+                        storage.record_heartbeat(trial._trial_id)
+                if ended.wait(BEAT):
+                    return
+
+        thread = threading.Thread(target=beat, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
 
     def close(self) -> None:
         """Leave."""

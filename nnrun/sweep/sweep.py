@@ -14,7 +14,9 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +28,7 @@ from nnrun.run import Run, learned_by
 from nnrun.runs.signals import Signals
 from nnrun.spec.experiment import Experiment
 from nnrun.spec.source import Source
+from nnrun.sweep.side_by_side import TrialStack, apart, how_many
 from nnrun.sweep.space import Space, trial_seed
 from nnrun.sweep.study import WORKERS, Worker, open_study, require_optuna
 from nnrun.sweep.trial import Ended, TrialRun, attributes, fault_of, never, open_trial, prepared_for, without_test
@@ -44,21 +47,34 @@ PAUSE = 0.3
 
 
 @dataclass
-class Turn:
+class Tried:
     """A trial of this worker.
 
     Args:
         values: path → value.
-        run: ready to train; None when the config cannot be trained.
-        ended: what has become of it, once `records` has been gone through.
+        seed: of its network.
+        ended: what has become of it.
     """
 
     trial: Trial
     number: int
     values: dict[str, Any]
     seed: int
-    run: TrialRun | None = None
     ended: Ended | None = None
+
+
+@dataclass
+class Turn:
+    """What this worker trains next: a trial, or several side by side.
+
+    Args:
+        name: what it is called.
+        run: ready to train by `Sweep.records`; None when the config cannot be trained.
+    """
+
+    tried: list[Tried]
+    name: str
+    run: TrialRun | TrialStack | None = None
 
 
 class Sweep:
@@ -100,9 +116,11 @@ class Sweep:
         """Make a network of the ends of each range and of each choice; return the data that all trials share, with its test part."""
         data = None
         faults: list[Fault] = []
+        runs: list[Run] = []
         for values in self.space.probes():
             try:
                 run = Run(self.space.experiment(0, values), data)
+                runs.append(run)
                 if data is None:
                     data, self.notes, self.device = run.data, list(run.notes), run.device
             except NnrunError as error:
@@ -124,6 +142,8 @@ class Sweep:
                 ]
             )
         self.data = without_test(data)
+        why = apart(self.settings, runs)
+        self.at_once = 1 if why else how_many(self.settings, max(runs, key=lambda run: run.work))
         return data
 
     def _open(self, storage: str | None) -> None:
@@ -145,8 +165,8 @@ class Sweep:
         self.study.sampler = sampler_of(self.settings.sampler, self.spec.seed, self.space.parameters)
         self.study.pruner = pruner_of(self.settings.pruner, self.spec.epochs)
 
-    def turns(self, signals: Signals | None = None) -> Iterator[Turn]:
-        """Yield the trials of this worker until all have ended, also those of others; train each by `records`.
+    def turns(self) -> Iterator[Turn]:
+        """Yield what this worker trains next until all trials have ended, also those of others; train each by `records`.
 
         Raises:
             RequirementError: too many have failed.
@@ -154,31 +174,47 @@ class Sweep:
         while True:
             self._refuse_failures()
             with self.lock:
-                trial = self._next()
-            if trial is not None:
-                yield from self._turn(trial)
+                taken = self._taken()
+            if taken:
+                yield from self._turns_of(taken)
             elif self.running():
                 time.sleep(PAUSE)
             else:
                 return
 
-    def _next(self) -> Trial | None:
-        trial = self.worker.left()
-        if trial is None and len(self.study.get_trials(deepcopy=False)) < self.count:
-            trial = self.worker.begun()
-        if trial is not None:
-            self.space.suggest(trial)
-        return trial
+    def _taken(self) -> list[Tried]:
+        """Return the trials that this worker takes: those that others have left come first."""
+        found: list[Tried] = []
+        while len(found) < self.at_once:
+            trial = self.worker.left()
+            if trial is None and len(self.study.get_trials(deepcopy=False)) < self.count:
+                trial = self.worker.begun()
+            if trial is None:
+                break
+            found.append(Tried(trial, trial.number, self.space.suggest(trial), trial_seed(self.spec.seed, trial.number)))
+        return found
 
-    def _turn(self, trial: Trial) -> Iterator[Turn]:
-        turn = Turn(trial, trial.number, self.space.suggest(trial), trial_seed(self.spec.seed, trial.number))
-        try:
-            turn.run = self.open(trial.number, turn.values, lambda value, epoch: self._hopeless(trial, value, epoch))
-            turn.seed = turn.run.spec.seed
-        except Exception as error:  # noqa: BLE001 (no fault of one trial ends the others; the study keeps what it was)
-            turn.ended = Ended("failed", error=fault_of(error))
-            self.tell(trial, turn)
-        yield turn
+    def _turns_of(self, tried: list[Tried]) -> Iterator[Turn]:
+        """Yield the turns of trials: one of all side by side, or one after another."""
+        if len(tried) > 1:
+            try:
+                specs = {one.number: self.space.experiment(one.number, one.values) for one in tried}
+                stack = TrialStack(specs, self.data, self.source, self.trial_folder)
+            except NnrunError:  # one of them cannot be trained, or there is no memory for all: each tells of itself
+                self.at_once = 1
+            else:
+                for one in tried:
+                    one.seed = specs[one.number].seed
+                yield Turn(tried, f"{len(tried)} trials, {tried[0].number} to {tried[-1].number}", stack)
+                return
+        for one in tried:
+            turn = Turn([one], f"trial {one.number}")
+            try:
+                turn.run = self.open(one.number, one.values, partial(self._hopeless, one.trial))
+                one.seed = turn.run.spec.seed
+            except Exception as error:  # noqa: BLE001 (no fault of one trial ends the others; the study keeps what it was)
+                self.tell(one, Ended("failed", error=fault_of(error)))
+            yield turn
 
     def open(self, number: int, values: Mapping[str, Any], hopeless: Callable[[float, int], bool] = never) -> TrialRun:
         """Return the run of a trial, ready to train or to go on.
@@ -189,7 +225,7 @@ class Sweep:
         spec = self.space.experiment(number, values)
         data = self.data if spec.preprocess == self.spec.preprocess else prepared_for(spec)
         try:
-            return open_trial(spec, self.source, self.trial_folder(number), data, hopeless)
+            return open_trial(number, spec, self.source, self.trial_folder(number), data, hopeless)
         except NnrunError as error:
             raise self.space.placed(error) from None
 
@@ -198,25 +234,26 @@ class Sweep:
         return self.folder / f"trial-{number}"
 
     def records(self, turn: Turn, signals: Signals | None = None) -> Iterator[Record]:
-        """Train a trial; yield each epoch's record. Whatever goes wrong is the trial's failure, and the sweep goes on.
+        """Train what a turn has; yield each epoch's record. Whatever goes wrong is the trial's failure, and the sweep goes on.
 
         Raises:
-            Interrupted: a signal asked for it; the state has been saved.
+            Interrupted: a signal asked for it; the state of one trial has been saved, several begin anew.
         """
         run = turn.run
         if run is None:
             return
         try:
-            with self.worker.beating(turn.trial):
+            with self.worker.beating([one.trial for one in turn.tried]):
                 yield from run.train(signals)
-            turn.ended = run.ended()
+            ended = run.ended()
         except Interrupted as error:
-            fix = "the same command goes on with it"
-            raise Interrupted(error.faults[0].what, fix=fix, number=error.exit_code - 128) from None
+            raise Interrupted(error.faults[0].what, fix="the same command goes on with it", number=error.exit_code - 128) from None
         except Exception as error:  # noqa: BLE001 (no fault of one trial ends the others; the study keeps what it was)
             run.lock.release()
-            turn.ended = Ended("failed", epochs=run.state.epoch, error=fault_of(error))
-        self.tell(turn.trial, turn)
+            failed = Ended("failed", epochs=run.state.epoch, error=fault_of(error))
+            ended = {one.number: failed for one in turn.tried}
+        for one in turn.tried:
+            self.tell(one, ended[one.number])
 
     def _hopeless(self, trial: Trial, value: float, epoch: int) -> bool:
         if self.settings.pruner == "none":
@@ -224,19 +261,16 @@ class Sweep:
         trial.report(value, epoch)
         return trial.should_prune()
 
-    def tell(self, trial: Trial, turn: Turn) -> None:
+    def tell(self, tried: Tried, ended: Ended) -> None:
         """Let the study know what has become of a trial."""
         from optuna.exceptions import UpdateFinishedTrialError
         from optuna.trial import TrialState
 
-        ended = turn.ended or Ended("failed")
+        tried.ended = ended
         state = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}[ended.state]
-        try:
-            for key, value in attributes(ended, turn.seed).items():
-                trial.set_user_attr(key, value)
-            self.study.tell(trial, ended.value if ended.state == "complete" else None, state)
-        except (UpdateFinishedTrialError, ValueError):  # a worker elsewhere took this one for gone, and has finished it as well
-            pass
+        with suppress(UpdateFinishedTrialError, ValueError):  # a worker elsewhere took this one for gone, and has finished it as well
+            tried.trial.set_user_attr("ended", attributes(ended, tried.seed))
+            self.study.tell(tried.trial, ended.value if ended.state == "complete" else None, state)
 
     def running(self) -> list[int]:
         """Return the numbers of the trials that have not ended."""
@@ -257,7 +291,7 @@ class Sweep:
         share = len(failed) / len(ended) if ended else 0.0
         if len(ended) >= min(ENOUGH, self.count) and share > self.settings.max_failures:
             last = failed[-1]
-            why = f"trial {last.number}, {told_values(self.values(last))}: {last.user_attrs.get('error', '')}"
+            why = f"trial {last.number}, {told_values(self.values(last))}: {last.user_attrs['ended'].get('error', '')}"
             what = f"{len(failed)} of {len(ended)} trials have failed; {why}"
             raise RequirementError(what, fix="narrow what is varied, or allow more: --max-failures 0.9")
 

@@ -68,9 +68,9 @@ class TrialRun(Run):
         hopeless: (figure of the metric, epoch) → whether the pruner gives it up.
     """
 
-    def __init__(self, spec: Experiment, data: Prepared, hopeless: Callable[[float, int], bool] = never) -> None:
+    def __init__(self, number: int, spec: Experiment, data: Prepared, hopeless: Callable[[float, int], bool] = never) -> None:
         super().__init__(spec, data)
-        self._hopeless, self.pruned = hopeless, False
+        self.number, self._hopeless, self.pruned = number, hopeless, False
 
     @property
     def finished(self) -> bool:
@@ -83,22 +83,27 @@ class TrialRun(Run):
         self.pruned = math.isfinite(value) and not super().finished and self._hopeless(value, record.epoch)
         return record
 
-    def ended(self) -> Ended:
-        """Return what has become of it, after its training."""
+    def ended(self) -> dict[int, Ended]:
+        """Return what has become of it, after its training, by its number."""
+        return {self.number: self._ended()}
+
+    def _ended(self) -> Ended:
         best, seconds = self.progress.best, float(self.summary["seconds"]["train"])
         if not best.epoch:
             return Ended("failed", epochs=self.state.epoch, seconds=seconds, error=f"{best.monitor} was not finite in any epoch")
         return Ended("pruned" if self.pruned else "complete", best.value, best.epoch, self.state.epoch, seconds)
 
 
-def open_trial(spec: Experiment, source: Source, folder: Path, data: Prepared, hopeless: Callable[[float, int], bool]) -> TrialRun:
+def open_trial(
+    number: int, spec: Experiment, source: Source, folder: Path, data: Prepared, hopeless: Callable[[float, int], bool]
+) -> TrialRun:
     """Return the run of a trial, ready to train: a new one, or one that a worker has left, which goes on from its last checkpoint.
 
     Raises:
         NnrunError: this config cannot be trained.
     """
     if (folder / "config.yaml").is_file():
-        run = TrialRun(spec, data, hopeless)
+        run = TrialRun(number, spec, data, hopeless)
         try:
             run.go_on(folder)
         except CheckpointError:  # no checkpoint of it is whole: it is trained anew
@@ -106,7 +111,7 @@ def open_trial(spec: Experiment, source: Source, folder: Path, data: Prepared, h
         else:
             return run
     shutil.rmtree(folder, ignore_errors=True)  # made by a worker that was killed before it had written the config
-    run = TrialRun(spec, data, hopeless)
+    run = TrialRun(number, spec, data, hopeless)
     run.begin(source, folder)
     return run
 

@@ -61,6 +61,8 @@ def ended(out: Path) -> dict[int, float]:
             entry = json.loads(line)
         except ValueError:
             continue
+        if not isinstance(entry, dict) or "worker_id" not in entry:
+            continue
         if entry["op_code"] == 4:
             numbers.append({})
         elif entry["op_code"] == 6 and entry["state"] == 1:
