@@ -186,8 +186,11 @@ class StackedRun(Run):
                 continue
             load_weights(self.network.model, self.together.weights(seed))
             figures = {name: self.network.score(part) for name, part in self.data.parts.items() if len(part)}
-            found = self.together
-            self.members.append(Member(seed, found.epochs[seed], found.best_epoch(seed), found.judged(seed), figures, found.weights(seed)))
+            self.members.append(self._member(seed, figures))
+
+    def _member(self, seed: int, figures: dict[str, dict[str, float]]) -> Member:
+        found = self.together
+        return Member(seed, found.epochs[seed], found.best_epoch(seed), found.judged(seed), figures, found.weights(seed))
 
 
 def _mean(records: dict[int, Record], moment: Moment, seconds: float) -> Record:

@@ -45,6 +45,14 @@ def steps_of(path: str) -> Location:
     return tuple(int(number) if number else word for word, number in re.findall(r"([^.\[\]]+)|\[(\d{1,9})\]", path))
 
 
+def stand(source: Source, steps: Location, key: Place, value: Place) -> None:
+    """Let a value that was put into a source stand somewhere else; so does a section that is only there for it."""
+    for depth in range(1, len(steps)):
+        source.places.setdefault(steps[:depth], value)
+    source.move(steps, steps)
+    source.keys[steps], source.places[steps] = key, value
+
+
 def put(source: Source, steps: Location, value: Any, place: Place) -> None:
     """Set a value deep inside mappings and lists; a part written in a short form is written out when an argument of it is set."""
     values: Any = source.values

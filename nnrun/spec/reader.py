@@ -21,7 +21,7 @@ from nnrun.errors import Fault, Place, SpecError
 from nnrun.spec.base import Location
 from nnrun.spec.experiment import Experiment
 from nnrun.spec.extends import extended
-from nnrun.spec.overrides import apply_override, put
+from nnrun.spec.overrides import apply_override, put, stand
 from nnrun.spec.source import Source, as_number, read_source
 from nnrun.spec.wording import shown
 
@@ -49,7 +49,7 @@ def read_spec(
         apply_override(source, override)
     for steps, (value, on_key, here) in (options or {}).items():
         put(source, steps, value, here)
-        source.keys[steps], source.places[steps] = on_key, here
+        stand(source, steps, on_key, here)
     if device is not None:
         source.values["device"] = device
         source.places[("device",)] = source.keys[("device",)] = Place("--device", 0, 0)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from filelock import FileLock
 
 from nnrun.data.prepare import Prepared
@@ -26,6 +27,7 @@ from nnrun.spec.writer import dump_spec
 from nnrun.stacked import StackedRun
 from nnrun.sweep.trial import Ended
 from nnrun.training.baselines import make_baselines
+from nnrun.training.device import choose_threads
 from nnrun.training.memory import check_stack
 from nnrun.training.network import load_weights
 from nnrun.training.record import Record
@@ -125,7 +127,8 @@ class TrialStack(StackedRun):
             pass
         signals.training = False
         self.seconds["train"] = time.perf_counter() - began
-        self._finish()
+        self.members = [self._member(number, {}) for number in self.specs if number not in self.together.diverged]
+        torch.set_num_threads(choose_threads(self.spec.threads, self.work))  # what follows is a matter of one network at a time
         self._write()
 
     def add(self, row: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from nnrun.errors import Fault, InputError, NnrunError, Place, SpecError
 from nnrun.spec.experiment import Experiment, Split
-from nnrun.spec.overrides import put, steps_of
+from nnrun.spec.overrides import put, stand, steps_of
 from nnrun.spec.ranges import Parameter, parameter
 from nnrun.spec.reader import check
 from nnrun.spec.source import Source
@@ -104,8 +104,7 @@ class Space:
             steps, at = steps_of(path), ("sweep", "params", path)
             here = source.places.get(at) or Place("--param", 0, 0)
             put(source, steps, copy.deepcopy(value), here)
-            source.move(steps, steps)
-            source.places[steps], source.keys[steps] = here, source.keys.get(at, here)
+            stand(source, steps, source.keys.get(at, here), here)
         return check({"name": self.spec.name, **source.values}, source=source)
 
     def experiment(self, number: int, values: Mapping[str, Any]) -> Experiment:
@@ -142,6 +141,8 @@ class Space:
         known = {steps_of(one.path): self.source.places.get(("sweep", "params", one.path)) for one in self.parameters}
 
         def find(at: tuple[int | str, ...]) -> Place | None:
+            if at == ("checkpoint", "monitor"):
+                return self.source.place(("sweep", "metric"))
             varied = next((place for steps, place in known.items() if steps[: len(at)] == at or at[: len(steps)] == steps), None)
             return varied or self.source.place(at)
 

@@ -8,6 +8,7 @@ that does not see this one, is known by its heartbeat in the database.
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import threading
 import time
@@ -21,6 +22,7 @@ from filelock import FileLock, Timeout
 
 from nnrun.compare import differences
 from nnrun.errors import EnvironmentFault, InputError, not_writable
+from nnrun.runs.folder import commit
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
@@ -28,10 +30,12 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial, Trial
 
 JOURNAL = "journal.log"
+KEPT_IN = "storage.json"
 WORKERS = ".workers"
 DEFINED = "nnrun"
 BEAT, GONE = 30, 120
 """Seconds between two heartbeats in a database, and after which a worker without one counts as gone."""
+URLS = "write sqlite:///sweep.db, postgresql://USER@HOST/DATABASE or mysql+pymysql://USER@HOST/DATABASE"
 TRIES = 8
 """How often a database is opened: two workers that make its tables at once hinder each other."""
 
@@ -64,12 +68,15 @@ def open_study(folder: Path, storage: str | None, definition: Mapping[str, Any],
     """
     import optuna
 
+    url = _hidden(storage) if storage else None
+    _refuse_elsewhere(folder, url)
     with _quietly():
         kept = _database(storage, folder) if storage else _journal(folder)
         study = optuna.create_study(storage=kept, study_name=folder.resolve().name, direction=direction, load_if_exists=True)
         known = study.user_attrs.get(DEFINED)
         if known is None:
             study.set_user_attr(DEFINED, dict(definition))
+    commit(folder / KEPT_IN, (json.dumps({"storage": url}) + "\n").encode())
     differs = differences([known, definition]) if known is not None else {}
     if differs:
         key, (then, now) = next(iter(differs.items()))
@@ -77,6 +84,16 @@ def open_study(folder: Path, storage: str | None, definition: Mapping[str, Any],
         what = f"{folder} holds another sweep: {key} is {_short(then)} there, and {_short(now)} here{others}"
         raise InputError(what, fix="give another --out, or go back to what it was started with")
     return study
+
+
+def _refuse_elsewhere(folder: Path, url: str | None) -> None:
+    """Refuse to begin another study in a folder whose study is kept somewhere else."""
+    file = folder / KEPT_IN
+    if file.is_file():
+        known = json.loads(file.read_text("utf-8"))["storage"]
+        if known != url:
+            fix = f"give --storage {known}" if known else "leave --storage out"
+            raise InputError(f"the study of {folder} is kept in {known or f'its {JOURNAL}'}", fix=f"{fix}, or give another --out")
 
 
 def _short(value: Any) -> str:
@@ -103,8 +120,7 @@ def _database(url: str, folder: Path) -> BaseStorage:
         try:
             return RDBStorage(url, engine_kwargs=options, heartbeat_interval=BEAT, grace_period=GONE)
         except (sqlalchemy.exc.ArgumentError, sqlalchemy.exc.NoSuchModuleError) as error:
-            fix = "write sqlite:///sweep.db, postgresql://USER@HOST/DATABASE or mysql+pymysql://USER@HOST/DATABASE"
-            raise InputError(f"--storage: {_first(error)}", fix=fix) from None
+            raise InputError(f"--storage: {_first(error)}", fix=URLS) from None
         except ImportError as error:
             raise InputError(f"--storage {_hidden(url)}: {error}", fix="pip install the driver of that database") from None
         except (sqlalchemy.exc.SQLAlchemyError, StorageInternalError, RuntimeError) as error:
@@ -122,8 +138,12 @@ def _first(error: Exception) -> str:
 def _hidden(url: str) -> str:
     """Return a URL without its password."""
     from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
 
-    return make_url(url).render_as_string(hide_password=True)
+    try:
+        return make_url(url).render_as_string(hide_password=True)
+    except ArgumentError as error:
+        raise InputError(f"--storage: {_first(error)}", fix=URLS) from None
 
 
 @contextlib.contextmanager
