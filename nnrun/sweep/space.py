@@ -98,8 +98,9 @@ class Space:
 
     def _read(self, values: Mapping[str, Any]) -> Experiment:
         """Return the config with these values in it."""
-        source = copy.deepcopy(self.source)
-        source.values.pop("sweep", None)
+        known = self.source
+        plain = {key: copy.deepcopy(value) for key, value in known.values.items() if key != "sweep"}
+        source = replace(known, values=plain, keys=dict(known.keys), places=dict(known.places))
         for path, value in values.items():
             steps, at = steps_of(path), ("sweep", "params", path)
             here = source.places.get(at) or Place("--param", 0, 0)

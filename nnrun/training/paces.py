@@ -1,14 +1,15 @@
 """Learning rates and weight decays of networks side by side, one of each for every network.
 
 torch's optimizers take one rate for all weights of a tensor, and here a tensor holds the weights of M networks. Each of their updates is
-the rate times what the gradients and their history say, so a step is taken at the rate of the schedule alone, and what it has moved is
-multiplied by each network's own. Decay depends on the weights, and is added to the gradients, or taken from the weights, beforehand.
+the rate times what the gradients and their history say: so a step is taken at the rate of the schedule alone, from 0, and what it moves is
+added to the weights, multiplied by each network's own rate. Decay depends on the weights; it is added to the gradients, or taken from the
+weights, beforehand.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -25,35 +26,37 @@ class Paces:
         rates: learning rates (M,), before the schedule.
         decays: weight decays (M,).
         decoupled: whether decay is kept apart from the gradient.
+        moved: room for what a step moves; all 0 between two steps.
     """
 
     rates: Tensor
     decays: Tensor
     decoupled: bool
+    moved: list[Tensor] = field(default_factory=list)
 
     @torch.no_grad()
     def step(self, state: State) -> None:
         """Take one step of all networks with the gradients that have been added up."""
-        weights = state.parameters
-        before = [weight.detach().clone() for weight in weights]
-        rates = [_beside(self.rates, weight) for weight in weights]
-        decays = [_beside(self.decays, weight) for weight in weights]
-        decaying = bool(self.decays.any())
+        weights, decaying = [weight.data for weight in state.parameters], bool(self.decays.any())
         if decaying and not self.decoupled:
-            for weight, decay in zip(weights, decays, strict=True):
-                if weight.grad is not None:
-                    weight.grad.addcmul_(weight, decay)
+            for parameter, weight in zip(state.parameters, weights, strict=True):
+                if parameter.grad is not None:
+                    parameter.grad.addcmul_(weight, _beside(self.decays, weight))
+        self.moved = self.moved or [torch.zeros_like(weight) for weight in weights]
+        for parameter, moved in zip(state.parameters, self.moved, strict=True):
+            parameter.data = moved
         state.take_step()
         factor = state.optimizer.param_groups[0]["lr"]
-        for weight, was, rate, decay in zip(weights, before, rates, decays, strict=True):
-            moved = weight.sub_(was).mul_(rate)
-            if decaying and self.decoupled and weight.grad is not None:
-                moved.addcmul_(was, rate * decay, value=-factor)
-            weight.add_(was)
+        for parameter, weight, moved in zip(state.parameters, weights, self.moved, strict=True):
+            parameter.data = weight
+            if decaying and self.decoupled and parameter.grad is not None:
+                weight.mul_(1 - factor * _beside(self.rates * self.decays, weight))
+            weight.addcmul_(moved, _beside(self.rates, weight))
+            moved.zero_()
 
     def keep(self, index: Tensor) -> None:
         """Go on with these networks alone."""
-        self.rates, self.decays = self.rates[index], self.decays[index]
+        self.rates, self.decays, self.moved = self.rates[index], self.decays[index], []
 
 
 def paces_of(specs: Sequence[Experiment], device: torch.device) -> tuple[Paces, Experiment]:
