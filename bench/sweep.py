@@ -18,9 +18,8 @@ from nnrun.sweep.sweep import Sweep, Turn
 
 PARAMS = "sweep: {sampler: random, trials: 100000, side_by_side: SIDE, params: {lr: 'log:1e-4..1e-1', seed: 'int:1..1000000'}}\n"
 IRIS = "dataset: iris\nsplit: {train: 0.6, val: 0.2, test: 0.2}\npreprocess: [standardize]\nlayers: [16]\nbatch_size: 16\nepochs: 100\n"
-DIGITS = (
-    "dataset: digits\nsplit: {train: 0.6, val: 0.2, test: 0.2}\npreprocess: [{scale: 0.0625}]\nlayers: [32]\nbatch_size: 64\nepochs: 20\n"
-)
+DIGITS = "dataset: digits\nsplit: {train: 0.6, val: 0.2, test: 0.2}\npreprocess: [{scale: 0.0625}]\nlayers: [16]\nepochs: 20\n"
+WIDER = DIGITS.replace("[16]", "[32]") + "batch_size: 64\n"
 ALONE = 4
 """Trials one after another for each turn side by side."""
 
@@ -58,9 +57,9 @@ def measure(text: str, repeats: int, folder: Path) -> dict[str, float]:
 
 
 def main(repeats: int) -> dict[str, Any]:
-    """Return the figures of iris and of digits."""
+    """Return the figures of iris, of digits, and of digits with twice the width and the batch."""
     found = {}
-    for name, text in (("iris", IRIS), ("digits", DIGITS)):
+    for name, text in (("iris", IRIS), ("digits", DIGITS), ("digits_wider", WIDER)):
         with tempfile.TemporaryDirectory() as folder:
             found[name] = measure(text, repeats, Path(folder))
     return found
