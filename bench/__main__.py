@@ -16,7 +16,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from bench import epoch, health, neighbour, pictures, process, saving, seeds, steps, stream, tables
+from bench import epoch, health, neighbour, pictures, process, saving, scaling, seeds, steps, stream, sweep, tables
 from bench.jobs import board as jobs
 from bench.measure import machine, moment, versions
 from bench.peers import board as peers
@@ -48,6 +48,8 @@ def main() -> None:
         "epoch": epoch.main,
         "saving": saving.main,
         "seeds": seeds.main,
+        "sweep": sweep.main,
+        "scaling": scaling.main,
         "health": health.main,
         "tables": tables.main,
         "stream": partial(stream.main, gigabytes=chosen.gigabytes),

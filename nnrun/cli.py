@@ -13,6 +13,7 @@ import typer
 from nnrun import __version__
 from nnrun.commands import judge, look
 from nnrun.commands.predict import predict
+from nnrun.commands.sweep import sweep
 from nnrun.commands.train import train
 from nnrun.usage import Group
 
@@ -25,6 +26,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(train)
+app.command()(sweep)
 app.command()(judge.check)
 app.command("eval")(judge.evaluate)
 app.command()(predict)

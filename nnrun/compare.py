@@ -40,7 +40,7 @@ def compare(paths: Sequence[Path], metric: str | None = None) -> dict[str, Any]:
     if known and metric not in known:
         raise InputError(f"no run is scored by {metric!r}", fix=f"the figures of these runs: {', '.join(known)}")
     order = sorted(range(len(runs)), key=lambda number: _place(runs[number], metric))
-    paired = _paired(paths, facts, metric) if len(paths) == 2 else None
+    paired = _paired(paths, facts, [run["part"] for run in runs], metric) if len(paths) == 2 else None
     if paired and any(run["seeds"] for run in runs):
         paired["sentence"] += "; of several seeds, the network in best.safetensors was taken"
     return {
@@ -98,13 +98,20 @@ def differences(configs: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
     return {key: found for key, found in values.items() if any(value != found[0] for value in found)}
 
 
-def _paired(paths: Sequence[Path], facts: Sequence[Mapping[str, Any]], metric: str) -> dict[str, Any]:
-    """Return the paired test of two networks on the rows that both are reported on, or why there is none."""
+def _paired(paths: Sequence[Path], facts: Sequence[Mapping[str, Any]], parts: Sequence[str | None], metric: str) -> dict[str, Any]:
+    """Return the paired test of two networks on the rows that both are reported on, or why there is none.
+
+    Args:
+        parts: those that their summaries report on; None of a run that is not finished.
+    """
     if any(one["epoch"] is None for one in facts):
         return {"sentence": "no paired test: folds are compared by their mean and deviation"}
     if facts[0]["digests"] != facts[1]["digests"] or facts[0]["task"] != facts[1]["task"]:
         what = next((name for name, digest in facts[0]["digests"].items() if facts[1]["digests"][name] != digest), "target")
         return {"sentence": f"no paired test: the {what} of the two runs is not the same"}
+    shared = [part for part in parts if part]
+    if len(set(shared)) > 1:  # a trial of a sweep has not looked at the test part
+        return {"sentence": f"no paired test: one is reported on {shared[0]}, the other on {shared[1]}"}
     from nnrun.trained import load
     from nnrun.training.uncertainty import difference
 
@@ -115,7 +122,7 @@ def _paired(paths: Sequence[Path], facts: Sequence[Mapping[str, Any]], metric: s
     scored = []
     try:
         for path in paths:
-            part, one = load(path).reported()
+            part, one = load(path).reported(next(iter(shared), None))
             scored.append(one)
     except NnrunError as error:
         return {"sentence": f"no paired test: {error.faults[0].what}"}

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from nnrun.check.health import Finding
 from nnrun.check.rules import outcome_notes
 from nnrun.data.dataset import Rows
 from nnrun.data.prepare import Prepared
@@ -51,16 +54,26 @@ def final_outputs(network: Network, data: Prepared) -> dict[str, tuple[Rows, Ten
     return {name: (part, network.outputs(part.x)) for name, part in scored.items()}
 
 
-def final_outcome(network: Network, data: Prepared, spec: Experiment, work: int, outputs: dict[str, tuple[Rows, Tensor]]) -> Outcome:
+def final_outcome(
+    network: Network,
+    data: Prepared,
+    spec: Experiment,
+    outputs: dict[str, tuple[Rows, Tensor]],
+    *,
+    work: int,
+    baselines: Sequence[Baseline] | None = None,
+) -> Outcome:
     """Score every part that has rows; the last of them, test where there is one, is the one that is reported and compared.
 
     Args:
         work: the multiply-adds of the whole training, of which the baselines may take a tenth.
+        baselines: those of the same rows, when they are there already.
     """
     metrics = {name: network.figures(output_NK, part.y) for name, (part, output_NK) in outputs.items()}
     last = list(outputs)[-1]
     reported, output_NK = outputs[last]
-    baselines = make_baselines(data.task, data.parts["train"], reported, spec.seed, work // 10)
+    if baselines is None:
+        baselines = make_baselines(data.task, data.parts["train"], reported, spec.seed, work // 10)
     names = network.metrics or default_metrics(data.task)
     verdict = _verdict(names[0], network.scored(output_NK, reported.y), baselines)
     notes = outcome_notes(network.head.predict(output_NK), reported.y, data.task, spec.ignore)
@@ -72,6 +85,37 @@ def final_outcome(network: Network, data: Prepared, spec: Experiment, work: int,
     return Outcome(metrics, {last: network.intervals(output_NK, reported.y)}, told, verdict, notes)
 
 
+def summed_up(
+    found: Outcome,
+    *,
+    name: str,
+    folder: Path,
+    epochs: int,
+    best_epoch: int,
+    rows: Mapping[str, int],
+    notes: Sequence[str],
+    provenance: Mapping[str, Any],
+    seconds: Mapping[str, float],
+    health: Sequence[Finding] = (),
+) -> dict[str, Any]:
+    """Return what summary.json says of a network."""
+    return {
+        "name": name,
+        "run": str(folder),
+        "epochs": epochs,
+        "best_epoch": best_epoch,
+        "rows": dict(rows),
+        "metrics": found.metrics,
+        "intervals": found.intervals,
+        "baselines": found.baselines,
+        "verdict": found.verdict,
+        "notes": list(notes),
+        "health": [asdict(one) for one in health],
+        "provenance": dict(provenance),
+        "seconds": {key: round(value, 3) for key, value in seconds.items()},
+    }
+
+
 def _facts(baseline: Baseline, names: list[str], rows: int) -> dict[str, Any]:
     """Return what summary.json says of a baseline; the rows it was fitted on only when they are not all."""
     figures = {name: float(value) for name, value in score(names, baseline.scored).items()}
@@ -79,7 +123,7 @@ def _facts(baseline: Baseline, names: list[str], rows: int) -> dict[str, Any]:
     return {"metrics": figures, **fewer, "seconds": round(baseline.seconds, 4)}
 
 
-def _verdict(metric: str, scored: Scored, baselines: list[Baseline]) -> str:
+def _verdict(metric: str, scored: Scored, baselines: Sequence[Baseline]) -> str:
     """Return in one sentence which baselines the network beats by a metric, and whether its lead is more than chance would make."""
     sign = 1 if METRICS[metric].traits["better"] == "higher" else -1
     beaten: list[str] = []

@@ -9,10 +9,9 @@ run.summary                                       # what summary.json holds
 from __future__ import annotations
 
 import json
-import re
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +27,10 @@ from nnrun.data.source import Applied, RowSource
 from nnrun.errors import CheckpointError, InputError, Interrupted, NnrunError
 from nnrun.model.build import forward_work
 from nnrun.model.incoming import MAX_PARAMETERS
-from nnrun.outcome import final_outcome, final_outputs
+from nnrun.outcome import final_outcome, final_outputs, summed_up
 from nnrun.runs.checkpoint import Checkpoint, to_bytes
 from nnrun.runs.folder import BEST, LAST, Metrics, Unwritten, check_space, clear_leftovers, commit, lock, new_folder, strict_json
-from nnrun.runs.provenance import git_commit, versions
+from nnrun.runs.provenance import provenance, versions
 from nnrun.runs.resume import capture, fitted, known, learned_by, named, newest, not_bitwise, of_first, refuse_changes, restore, weight_of
 from nnrun.runs.signals import Signals
 from nnrun.spec.experiment import Experiment, foreign_parts, plain
@@ -44,7 +43,7 @@ from nnrun.training.loop import Moment, train
 from nnrun.training.loss_modules import training_loss
 from nnrun.training.memory import check_activations, most_parameters
 from nnrun.training.network import network_for, resolve, row_weights
-from nnrun.training.plan import check_monitors, first_state, make_plan
+from nnrun.training.plan import check_monitors, first_state, make_plan, saving_intervals
 from nnrun.training.progress import Progress
 from nnrun.training.record import Record
 
@@ -118,13 +117,13 @@ class Run:
         self.notes += group.notes(size)
         check_activations(self.network.model, self.data.shape, group.size(size), self.device)
         self.work = 3 * forward_work(self.network.model, self.data.shape)
-        self.threads = choose_threads(self.spec.threads, self.work * group.size(size), group.local_world_size)
+        self.threads = choose_threads(self.spec.threads, self.step_work, group.local_world_size)
         torch.set_num_threads(self.threads)
         group.take(self.network.model, strategy, self.device, sync_batch_norm=self.spec.sync_batch_norm)
         self.state = first_state(self.spec, self.network.model, self.device, group)
         self.progress = Progress(self.spec, self.network.model, plateau, monitor)
         self.health = Health(self.spec, self.data.task, self.network, self.data.parts["train"], self.plan.batch_size)
-        self.every_steps, self.every_epochs = _intervals(self.spec.checkpoint.every)
+        self.every_steps, self.every_epochs = saving_intervals(self.spec.checkpoint.every)
         self._best_written: tuple[int, ...] | None = None  # which `best` is on the disk, as far as this process wrote it
         self.summary: dict[str, Any] = {}
         self.seconds = {"prepare": time.perf_counter() - started, "train": 0.0}
@@ -371,31 +370,30 @@ class Run:
         if not self.group.first:
             return
         work = self.work * self.rows["train"] * self.state.epoch
-        found = final_outcome(self.network, self.data, self.spec, work, outputs)
+        found = final_outcome(self.network, self.data, self.spec, outputs, work=work)
         self.notes += found.notes
-        digests, git = self.data.digests, git_commit(Path.cwd())
-        self.summary = {
-            "name": self.spec.name,
-            "run": str(self.folder),
-            "epochs": self.state.epoch,
-            "best_epoch": self.progress.best.epoch if best else self.state.epoch,
-            "rows": self.rows,
-            "metrics": found.metrics,
-            "intervals": found.intervals,
-            "baselines": found.baselines,
-            "verdict": found.verdict,
-            "notes": self.notes,
-            "health": [asdict(one) for one in self.health.findings],
-            "provenance": {"versions": versions(), "device": str(self.device), "threads": self.threads, "git": git, "digests": digests},
-            "seconds": {name: round(seconds, 3) for name, seconds in self.seconds.items()},
-        }
+        self.summary = summed_up(
+            found,
+            name=self.spec.name,
+            folder=self.folder,
+            epochs=self.state.epoch,
+            best_epoch=self.progress.best.epoch if best else self.state.epoch,
+            rows=self.rows,
+            notes=self.notes,
+            provenance=self.provenance(),
+            seconds=self.seconds,
+            health=self.health.findings,
+        )
         commit(self.folder / "summary.json", (strict_json(self.summary, indent=2) + "\n").encode())
         self.trackers.tell("end", self.summary)
         self.notes = [*self.notes, *self.trackers.notes()]  # no part of the summary: the run is what it is without them
         self.lock.release()
 
+    def provenance(self) -> dict[str, Any]:
+        """Return what a result comes from: versions, machine, commit, data."""
+        return provenance(self.device, self.data.digests, threads=self.threads)
 
-def _intervals(every: int | str) -> tuple[int, int]:
-    """Return `checkpoint.every` as steps and epochs; (0, 0) is `auto`."""
-    count, unit = (every, "epoch") if isinstance(every, int) else re.match(r"(\d*) ?(\w*)", every).groups()  # type: ignore[union-attr]
-    return (int(count), 0) if str(unit).startswith("step") else (0, int(count) if count else 0)
+    @property
+    def step_work(self) -> int:
+        """The multiply-adds of a step, as far as this process takes it."""
+        return self.work * self.group.size(min(self.plan.batch_size, self.rows["train"]))

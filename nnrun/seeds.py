@@ -21,7 +21,6 @@ from nnrun.errors import DivergedError, InputError, NnrunError
 from nnrun.run import Run, open_run
 from nnrun.runs.checkpoint import Checkpoint, load, to_bytes
 from nnrun.runs.folder import BEST, commit, strict_json
-from nnrun.runs.provenance import versions
 from nnrun.runs.resume import learned_by, named
 from nnrun.runs.show import told_of
 from nnrun.runs.signals import Signals
@@ -87,7 +86,7 @@ class Seeds(Several):
         self.data = None if self.vary else first.data
         x = first.data.parts["train"].x
         why = "each has rows of its own" if self.vary else unstackable(first.spec, first.network.model, first.device, x)
-        self.stacked = None if self.data is None or why else StackedRun(self.spec, self.specs, self.data)
+        self.stacked = None if self.data is None or why else StackedRun(self.spec, {spec.seed: spec for spec in self.specs}, self.data)
         if self.stacked is None:
             self.notes.append(f"the {len(self.specs)} networks are trained one after another: {why}")
             self.open_folder()
@@ -173,7 +172,7 @@ class Seeds(Several):
             "chosen": {"seed": best.seed, "by": judged_by or "train.loss", "value": best.judged},
             **({"ensemble": self._ensemble(run)} if self.ensemble else {}),
             "notes": notes,
-            "provenance": {"versions": versions(), "device": str(run.device), "threads": run.threads, "digests": run.data.digests},
+            "provenance": run.provenance(),
             "seconds": {name: round(seconds, 3) for name, seconds in (run.seconds if self.stacked else self.seconds).items()},
         }
         self.write_summary()

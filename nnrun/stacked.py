@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -30,6 +30,7 @@ from nnrun.training.device import choose_threads
 from nnrun.training.loop import Moment
 from nnrun.training.memory import check_stack
 from nnrun.training.network import load_weights, network_for, resolve
+from nnrun.training.paces import paces_of
 from nnrun.training.plan import first_state, make_plan
 from nnrun.training.record import Record
 from nnrun.training.stack import Stack, train_stack
@@ -59,26 +60,30 @@ class StackedRun(Run):
 
     Args:
         spec: the experiment of them all.
-        specs: that of each, in the order of the seeds; they differ in seed and name alone.
+        specs: key → that of each, in order; they differ in name and seed, and in numbers of their own pace where they have one.
         data: prepared for the split that they share.
+        paced: whether they differ in learning rate, weight decay or dropout as well.
     """
 
-    def __init__(self, spec: Experiment, specs: Sequence[Experiment], data: Prepared) -> None:
-        super().__init__(specs[0], data)
+    def __init__(self, spec: Experiment, specs: Mapping[int, Experiment], data: Prepared, *, paced: bool = False) -> None:
+        super().__init__(next(iter(specs.values())), data)
         started = time.perf_counter()
         self.spec = resolve(spec, data)
-        self.specs = {one.seed: resolve(one, data) for one in specs}
+        self.specs = {key: resolve(one, data) for key, one in specs.items()}
+        paces, stepping = paces_of(list(self.specs.values()), self.device) if paced else (None, self.spec)
         size, count = min(self.plan.batch_size, self.rows["train"]), len(specs)
         check_stack(self.spec, self.network.model, data.shape, size, count, self.device)
         if any(isinstance(module, nn.Embedding) for module in self.network.model.modules()):
             for part in data.parts.values():  # a number outside of the table would be looked up in the table of the next network
                 self.network.outputs(part.x)
         models = (network_for(one, data, self.device).model for one in self.specs.values())
-        self.stack = Stack(list(self.specs), models, self.network.loss_fn, data.shape)
-        self.plans = {seed: make_plan(one, data, self.network.model)[0] for seed, one in self.specs.items()}
+        seeds = {key: one.seed for key, one in self.specs.items()}
+        self.stack = Stack(seeds, models, self.network.loss_fn, data.shape, paces)
+        plans = {key: make_plan(one, data, self.network.model)[0] for key, one in self.specs.items()}
+        self.plans = {key: replace(plan, lr=1.0) for key, plan in plans.items()} if paces else plans
         self.threads = choose_threads(self.spec.threads, 3 * count * forward_work(self.network.model, data.shape) * size)
         torch.set_num_threads(self.threads)
-        self.state = first_state(self.spec, self.stack.model, self.device)
+        self.state = first_state(stepping, self.stack.model, self.device)
         self.state.loss_sum = self.state.loss_sum.new_zeros(count)
         self.together = self.progress = Together(self.spec, self.stack, self.progress.best.monitor)  # type: ignore[assignment]
         self.members: list[Member] = []
@@ -122,7 +127,7 @@ class StackedRun(Run):
         Raises:
             DivergedError: all have diverged.
         """
-        finite = dict(zip(self.stack.seeds, self.stack.finite(), strict=True))
+        finite = dict(zip(self.stack.keys, self.stack.finite(), strict=True))
         parts = {name: self.data.parts[name] for name in self.spec.evaluate if self.rows[name]}
         network = self.network
         scores: dict[str, Any] = {name: self.stack.figures(part, network.head, network.metrics) for name, part in parts.items()}
@@ -137,7 +142,7 @@ class StackedRun(Run):
             what = f"a number of each of the {len(self.specs)} networks is not finite, of the last in epoch {moment.epoch}"
             raise DivergedError(what, fix="lower lr, scale the inputs (`preprocess: [standardize]`), or set clip_grad_norm")
         metrics.add(self._row(records, moment, seconds))
-        if going_on != self.stack.seeds:
+        if going_on != self.stack.keys:
             self.stack.keep(going_on, self.state)
             self.together.look_again()
         mean = _mean(records, moment, seconds)
@@ -171,7 +176,7 @@ class StackedRun(Run):
     def _checkpoint(self) -> Checkpoint:
         made = super()._checkpoint()
         streams = {"rng/dropout": torch.stack([stream.get_state() for stream in self.stack.streams])} if self.stack.streams else {}
-        resume = {**made.facts["resume"], "active": self.stack.seeds}
+        resume = {**made.facts["resume"], "active": self.stack.keys}
         return Checkpoint(made.tensors | streams, {**made.facts, "seeds": list(self.specs), "resume": resume})
 
     def _finish(self) -> None:
@@ -181,8 +186,11 @@ class StackedRun(Run):
                 continue
             load_weights(self.network.model, self.together.weights(seed))
             figures = {name: self.network.score(part) for name, part in self.data.parts.items() if len(part)}
-            found = self.together
-            self.members.append(Member(seed, found.epochs[seed], found.best_epoch(seed), found.judged(seed), figures, found.weights(seed)))
+            self.members.append(self._member(seed, figures))
+
+    def _member(self, seed: int, figures: dict[str, dict[str, float]]) -> Member:
+        found = self.together
+        return Member(seed, found.epochs[seed], found.best_epoch(seed), found.judged(seed), figures, found.weights(seed))
 
 
 def _mean(records: dict[int, Record], moment: Moment, seconds: float) -> Record:

@@ -182,13 +182,13 @@ class Trained:
         check_columns(found, self.facts["columns"])
         return found
 
-    def reported(self) -> tuple[str, Scored]:
-        """Return the last part that has rows, test where there is one, and what the network makes of it.
+    def reported(self, part: str | None = None) -> tuple[str, Scored]:
+        """Return a part, by default the last one that has rows, test where there is one, and what the network makes of it.
 
         Raises:
             DataError: the data has changed since training.
         """
-        name, rows = [(name, rows) for name, rows in self.prepare().parts.items() if len(rows)][-1]
+        name, rows = [(name, rows) for name, rows in self.prepare().parts.items() if len(rows) and part in (None, name)][-1]
         return name, self.network.scored(self.network.outputs(rows.x), rows.y)
 
     def baselines(self, part: str) -> dict[str, Any]:

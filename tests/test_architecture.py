@@ -21,6 +21,7 @@ FLOORS = [
     {"run", "trained"},
     {"stacked", "several"},
     {"compare", "folds", "seeds"},
+    {"sweep"},
     {"report"},
     {"require"},
     {"actions"},

@@ -143,7 +143,7 @@ def test_losses_and_gradients_of_a_stack(layers: list[Any], shape: tuple[int, ..
     specs = [check({**written, "seed": seed}) for seed in range(3)]
     networks = [build_network(spec, task, shape, torch.device("cpu")) for spec in specs]
     assert unstackable(specs[0], networks[0].model, torch.device("cpu"), torch.zeros(0)) == ""
-    stack = Stack(range(3), (network.model for network in networks), networks[0].loss_fn, shape)
+    stack = Stack({seed: seed for seed in range(3)}, (network.model for network in networks), networks[0].loss_fn, shape)
     draw = torch.Generator().manual_seed(1)
     x = torch.randint(0, 4, (3, 5, *shape), generator=draw).float()
     y = torch.randint(0, 3, (3, 5), generator=draw) if classes else torch.rand(3, 5, 1, generator=draw)

@@ -51,7 +51,7 @@ def test_seeds_that_are_stopped_go_on_to_the_same_bytes(tmp_path: Path):
     stopped.lock.release()
     again = seeds_of(tmp_path, LONGER, 4, "stopped", ensemble=True, resume=True)
     assert again.stacked
-    assert (again.stacked.state.batch, len(again.stacked.stack.seeds) < 4) == (3, True)
+    assert (again.stacked.state.batch, len(again.stacked.stack.keys) < 4) == (3, True)
     train(again)
     assert fingerprint(tmp_path / "stopped") == fingerprint(tmp_path / "straight")
     train(seeds_of(tmp_path, LONGER, 4, "stopped", ensemble=True, resume=True))  # finished: nothing changes

@@ -28,6 +28,7 @@ from nnrun.report.page import commit_page, page
 from nnrun.report.pictures import filters, picture_plots
 from nnrun.report.seeds import summary_of_seeds, write_seeds_report
 from nnrun.report.style import Plot, drawing
+from nnrun.report.sweep import summary_of_sweep, write_sweep_report
 from nnrun.runs.folder import commit
 from nnrun.tracking.tracker import flat
 from nnrun.trained import Trained, load
@@ -60,7 +61,7 @@ class Found:
 
 
 def write_report(folder: Path | str, *, data: Prepared | None = None, device: str = "auto") -> Path:
-    """Write the report of a run, or of folds or seeds, and return the path of the page.
+    """Write the report of a run, of folds, seeds or a sweep, and return the path of the page.
 
     Args:
         data: the data as the run prepared it, on `device`; None prepares it anew.
@@ -75,6 +76,8 @@ def write_report(folder: Path | str, *, data: Prepared | None = None, device: st
         return write_folds_report(folder)
     if seeds := summary_of_seeds(folder):
         return write_seeds_report(folder, seeds)
+    if sweep := summary_of_sweep(folder):
+        return write_sweep_report(folder, sweep)
     found = read_run(folder, data, device)
     with drawing():
         plots, table = draw(found)
@@ -90,8 +93,8 @@ def read_run(folder: Path, data: Prepared | None = None, device: str = "auto") -
     summary, lines = folder / "summary.json", folder / "metrics.jsonl"
     rows = [json.loads(line) for line in lines.read_text("utf-8").splitlines() if line.endswith("}")] if lines.is_file() else []
     prepared = data or net.prepare()
-    part = [name for name, rows in prepared.parts.items() if len(rows)][-1]
     known = json.loads(summary.read_text("utf-8")) if summary.is_file() else {}
+    part = next(reversed(known.get("metrics") or [name for name, rows in prepared.parts.items() if len(rows)]))
     return Found(net, rows, known, (folder / "config.yaml").read_text("utf-8"), prepared, part)
 
 

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import platform
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nnrun import __version__
+
+if TYPE_CHECKING:
+    from nnrun.lazy import torch
 
 
 def versions() -> dict[str, str]:
@@ -28,3 +32,9 @@ def git_commit(folder: Path) -> dict[str, Any] | None:
     lines = done.stdout.splitlines()
     commit = next((line.split()[2] for line in lines if line.startswith("# branch.oid")), None)
     return {"commit": commit, "changed": any(not line.startswith("#") for line in lines)} if commit and done.returncode == 0 else None
+
+
+def provenance(device: torch.device, digests: Mapping[str, str], *, threads: int | None = None) -> dict[str, Any]:
+    """Return where a result came from, as summary.json says it."""
+    known = {} if threads is None else {"threads": threads}
+    return {"versions": versions(), "device": str(device), **known, "git": git_commit(Path.cwd()), "digests": dict(digests)}

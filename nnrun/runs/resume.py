@@ -25,8 +25,8 @@ from nnrun.training.progress import Progress
 
 BITS = ("versions", "device", "threads", "processes", "strategy")
 """The facts on which the last bits of a result depend."""
-UNLEARNED = ("track", "strategy")
-"""The keys of a config that leave the network as it is: who is told of a run, and how many processes share the work."""
+UNLEARNED = ("track", "strategy", "sweep")
+"""The keys of a config that leave the network as it is: who is told of a run, how processes share the work, and what a sweep varies."""
 
 
 def learned_by(spec: Experiment) -> dict[str, Any]:

@@ -31,6 +31,7 @@ from nnrun.spec.parts import (
     WidthOrLayer,
     as_written,
 )
+from nnrun.spec.sweep import SweepSpec
 from nnrun.spec.wording import form
 
 RowRange = Annotated[
@@ -295,6 +296,9 @@ class Experiment(Spec):
     track: Annotated[list[TrackerPart], BeforeValidator(_as_list, json_schema_input_type=TrackerPart | list[TrackerPart])] = []
     """Who else is told of the run: tensorboard, mlflow, or a list of them (nnrun list trackers). It changes nothing that is learned."""
 
+    sweep: SweepSpec | None = None
+    """What `nnrun sweep` varies; no part of any run."""
+
     @classmethod
     def keys(cls) -> list[str]:
         """Return the keys that a config file may write: the fields, and `extends`, which is gone when the file has been read."""
@@ -332,7 +336,7 @@ def foreign_parts(value: Any) -> list[Entry]:
     if isinstance(value, Experiment):
         named = [SPLITS[value.split.method], *(METRICS[name] for name in value.metrics or ())]
         found = [one for one in named if one.plugin] + foreign_parts(
-            [getattr(value, name) for name in type(value).model_fields if name != "track"]
+            [getattr(value, name) for name in type(value).model_fields if name not in ("track", "sweep")]
         )
         return list({(one.kind, one.name): one for one in found}.values())
     if isinstance(value, Part):

@@ -23,7 +23,7 @@ def apply_override(source: Source, override: str) -> None:
         SpecError: the path is not one, leads through something that has no keys, or the value is not YAML.
     """
     path, equals, text = override.partition("=")
-    steps: Location = tuple(int(number) if number else word for word, number in re.findall(r"([^.\[\]]+)|\[(\d{1,9})\]", path))
+    steps = steps_of(path)
     here = Place("--set", 1, 1, override, len(override))
     if not equals or not steps or isinstance(steps[0], int):
         fix = "write path=value: lr=0.01, optimizer.momentum=0.9, layers[0]=32"
@@ -36,11 +36,24 @@ def apply_override(source: Source, override: str) -> None:
         value = read_value(padded, steps, written)
     except (yaml.YAMLError, RecursionError):
         raise SpecError(f"{shown(text)} is not a YAML value", fix="put it in quotes", place=here) from None
-    _put(source, steps, value, here)
+    put(source, steps, value, here)
     source.move(steps, steps, written)
 
 
-def _put(source: Source, steps: Location, value: Any, place: Place) -> None:
+def steps_of(path: str) -> Location:
+    """Return the steps of a path such as `optimizer.momentum` or `layers[0]`."""
+    return tuple(int(number) if number else word for word, number in re.findall(r"([^.\[\]]+)|\[(\d{1,9})\]", path))
+
+
+def stand(source: Source, steps: Location, key: Place, value: Place) -> None:
+    """Let a value that was put into a source stand somewhere else; so does a section that is only there for it."""
+    for depth in range(1, len(steps)):
+        source.places.setdefault(steps[:depth], value)
+    source.move(steps, steps)
+    source.keys[steps], source.places[steps] = key, value
+
+
+def put(source: Source, steps: Location, value: Any, place: Place) -> None:
     """Set a value deep inside mappings and lists; a part written in a short form is written out when an argument of it is set."""
     values: Any = source.values
     for number, step in enumerate(steps):

@@ -9,7 +9,7 @@ experiment  pydantic checks the values; here each of its faults finds its place
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,19 +18,27 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from nnrun.errors import Fault, Place, SpecError
+from nnrun.spec.base import Location
 from nnrun.spec.experiment import Experiment
 from nnrun.spec.extends import extended
-from nnrun.spec.overrides import apply_override
+from nnrun.spec.overrides import apply_override, put, stand
 from nnrun.spec.source import Source, as_number, read_source
 from nnrun.spec.wording import shown
 
 
-def read_spec(config: Path | str, overrides: Sequence[str] = (), *, device: str | None = None) -> tuple[Experiment, Source]:
+def read_spec(
+    config: Path | str,
+    overrides: Sequence[str] = (),
+    *,
+    device: str | None = None,
+    options: Mapping[Location, tuple[Any, Place, Place]] | None = None,
+) -> tuple[Experiment, Source]:
     """Return the experiment in a YAML file, and the source that knows where each of its values stands.
 
     Args:
         overrides: `path=value` each, such as `optimizer.momentum=0.9` or `layers[0]=32`; the value is YAML.
         device: what stands in place of the config's own; faults of it name the option.
+        options: path → a value that the command line sets besides, and where its key and itself stand there.
 
     Raises:
         SpecError: with every fault of the file, in the order of their places.
@@ -39,6 +47,9 @@ def read_spec(config: Path | str, overrides: Sequence[str] = (), *, device: str 
     source = extended(read_source(path))
     for override in overrides:
         apply_override(source, override)
+    for steps, (value, on_key, here) in (options or {}).items():
+        put(source, steps, value, here)
+        stand(source, steps, on_key, here)
     if device is not None:
         source.values["device"] = device
         source.places[("device",)] = source.keys[("device",)] = Place("--device", 0, 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -112,3 +113,9 @@ def check_monitors(spec: Experiment, rows: Mapping[str, int], plateau: Plateau |
     for monitor, at in watched:
         if monitor is not None and monitor not in measured:
             raise SpecError(f"{monitor!r} is not measured in this run", fix=f"measured are {', '.join(measured)}", at=at)
+
+
+def saving_intervals(every: int | str) -> tuple[int, int]:
+    """Return `checkpoint.every` as steps and epochs; (0, 0) is `auto`."""
+    count, unit = (every, "epoch") if isinstance(every, int) else re.match(r"(\d*) ?(\w*)", every).groups()  # type: ignore[union-attr]
+    return (int(count), 0) if str(unit).startswith("step") else (0, int(count) if count else 0)

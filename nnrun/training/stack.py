@@ -1,4 +1,4 @@
-"""Networks that differ in their seed, trained side by side: their weights lie in one tensor, and a step moves all of them.
+"""Networks that differ in numbers (seed, lr, decay, dropout), side by side: their weights lie in one tensor, and a step moves all of them.
 
 One `vmap` gives the outputs of each network for its own batch; the gradient of the sum of their losses is that of each, since no network's
 loss depends on another's weights; and torch's optimisers work number by number. What that does not hold for is listed in `stackable.py`.
@@ -24,6 +24,7 @@ from nnrun.training.head import Head
 from nnrun.training.loop import Moment, Plan, State, Use, batch_uses, row_order, set_lr, stream_seed
 from nnrun.training.loss_modules import OfEach
 from nnrun.training.metrics import Scored, score
+from nnrun.training.paces import Paces
 
 GATHERED = 64 << 20
 """Bytes of rows that are gathered at once: an epoch of a small table, a few batches of pictures."""
@@ -33,18 +34,28 @@ class Stack:
     """Networks side by side.
 
     Args:
-        models: those of the seeds, in their order; taken one at a time.
+        seeds: key of a network → its seed.
+        models: theirs, in the same order; taken one at a time.
         loss_fn: that of one network.
         shape: of one prepared row.
+        paces: learning rates and decays of their own, if they have any.
 
     Attributes:
-        seeds: of the networks that still train, in the order of the first dimension.
+        keys: of the networks that still train, in the order of the first dimension.
         model: a module like theirs, each of its weights (M, …).
         train_losses: the loss of each in the epoch that has ended.
     """
 
-    def __init__(self, seeds: Sequence[int], models: Iterable[nn.Module], loss_fn: nn.Module, shape: tuple[int, ...]) -> None:
-        self.seeds, self.train_losses = list(seeds), [torch.nan] * len(seeds)
+    def __init__(
+        self,
+        seeds: Mapping[int, int],
+        models: Iterable[nn.Module],
+        loss_fn: nn.Module,
+        shape: tuple[int, ...],
+        paces: Paces | None = None,
+    ) -> None:
+        self.keys, self.train_losses, self.paces = list(seeds), [torch.nan] * len(seeds), paces
+        chances: dict[str, list[float]] = {}
         for place, model in enumerate(models):
             if place == 0:
                 self.model, self._one = copy.deepcopy(model), copy.deepcopy(model)
@@ -52,8 +63,11 @@ class Stack:
                     tensor.data = tensor.new_empty(len(seeds), *model.state_dict()[name].shape)
             for name, tensor in model.state_dict().items():
                 _held(self.model)[name].data[place] = tensor
-        self._drops = _make_visible(self._one, shape)
-        self.streams = [torch.Generator().manual_seed(stream_seed(seed, "dropout")) for seed in seeds] if self._drops else []
+            for name, module in model.named_modules():
+                if isinstance(module, nn.modules.dropout._DropoutNd):
+                    chances.setdefault(name, []).append(module.p)
+        self._drops = _make_visible(self._one, shape, chances)
+        self.streams = [torch.Generator().manual_seed(stream_seed(seed, "dropout")) for seed in seeds.values()] if self._drops else []
         self._held = _held(self.model)
         self._loss_fn = OfEach(loss_fn)
 
@@ -71,13 +85,13 @@ class Stack:
         return made
 
     def _for_each(self, one: Tensor) -> Tensor:
-        return one.expand(len(self.seeds), *one.shape)
+        return one.expand(len(self.keys), *one.shape)
 
     @torch.no_grad()
     def outputs(self, x: Tensor | RowSource) -> Tensor:
         """Return the outputs (M, N, K) of prepared inputs (N, …), in evaluation mode."""
         self._one.eval()
-        made = [self._run(self._held, x_BD, shared=True) for x_BD in blocks(x, max(1, ROWS_OF_STACK // len(self.seeds)))]
+        made = [self._run(self._held, x_BD, shared=True) for x_BD in blocks(x, max(1, ROWS_OF_STACK // len(self.keys)))]
         self._one.train()
         return torch.cat(made, 1)
 
@@ -93,17 +107,17 @@ class Stack:
 
     def finite(self) -> list[bool]:
         """Return of each network whether its loss of the epoch and all of its weights are finite."""
-        found = torch.stack([weight.isfinite().reshape(len(self.seeds), -1).all(1) for weight in self._held.values()]).all(0)
+        found = torch.stack([weight.isfinite().reshape(len(self.keys), -1).all(1) for weight in self._held.values()]).all(0)
         return [ok and abs(loss) < torch.inf for ok, loss in zip(found.tolist(), self.train_losses, strict=True)]
 
-    def weights(self, seed: int) -> dict[str, Tensor]:
+    def weights(self, key: int) -> dict[str, Tensor]:
         """Return the weights of one network as they are now, without a copy."""
-        place = self.seeds.index(seed)
+        place = self.keys.index(key)
         return {name: tensor[place] for name, tensor in self.model.state_dict().items()}
 
-    def keep(self, seeds: Sequence[int], state: State) -> None:
+    def keep(self, keys: Sequence[int], state: State) -> None:
         """Go on with these networks alone; the others no longer cost anything."""
-        places = [self.seeds.index(seed) for seed in seeds]
+        places = [self.keys.index(key) for key in keys]
         index = torch.tensor(places, device=state.loss_sum.device, dtype=torch.int64)
         for tensor in self._held.values():
             tensor.data = tensor.data[index]
@@ -111,42 +125,53 @@ class Stack:
             kept |= {name: value[index] for name, value in kept.items() if isinstance(value, Tensor) and value.ndim}
         state.loss_sum = state.loss_sum[index]
         self.streams = [self.streams[place] for place in places] if self.streams else []
-        self.seeds = list(seeds)
+        for drop in self._drops.values():
+            drop.chances = [drop.chances[place] for place in places]
+        if self.paces:
+            self.paces.keep(index)
+        self.keys = list(keys)
 
 
 class _Dropped(nn.Module):
     """Dropout whose random numbers come from outside, those that the network would draw by itself.
 
     Args:
-        p: the chance of a value, or of a whole channel, to be 0.
+        chances: of each network, the chance of a value, or of a whole channel, to be 0.
         shape: of what is drawn for one row.
     """
 
     noise: Tensor
 
-    def __init__(self, p: float, shape: tuple[int, ...]) -> None:
+    def __init__(self, chances: list[float], shape: tuple[int, ...]) -> None:
         super().__init__()
-        self.p, self.shape = p, shape
+        self.chances, self.shape = chances, shape
         self.register_buffer("noise", torch.ones(()), persistent=False)
 
     def draw(self, streams: Sequence[torch.Generator], rows: int) -> Tensor:
         """Return the factors (M, B, …) of a batch; each network draws from its own stream, as torch's dropout does on the CPU."""
         noise = torch.empty(len(streams), rows, *self.shape)
-        for one, stream in zip(noise, streams, strict=True):
-            one.bernoulli_(1 - self.p, generator=stream)
-        return noise.div_(1 - self.p)
+        for one, stream, p in zip(noise, streams, self.chances, strict=True):
+            if p:
+                one.bernoulli_(1 - p, generator=stream).div_(1 - p)
+            else:  # torch draws nothing for it either
+                one.fill_(1)
+        return noise
 
     def forward(self, input: Tensor) -> Tensor:
         return input * self.noise if self.training else input
 
 
-def _make_visible(model: nn.Module, shape: tuple[int, ...]) -> dict[str, _Dropped]:
-    """Put dropout whose noise is given in place of each that draws, and return these by name, in the order in which they draw."""
+def _make_visible(model: nn.Module, shape: tuple[int, ...], chances: Mapping[str, list[float]]) -> dict[str, _Dropped]:
+    """Put dropout whose noise is given in place of each that draws, and return these by name, in the order in which they draw.
+
+    Args:
+        chances: name of each dropout → its chance in each network.
+    """
     names = {module: name for name, module in model.named_modules()}
     drops = {}
     for module, came, _ in list(passed(model, shape)):
-        if isinstance(module, nn.modules.dropout._DropoutNd) and module.p:
-            one = _Dropped(module.p, came if isinstance(module, nn.Dropout) else (came[0], *(1 for _ in came[1:])))
+        if isinstance(module, nn.modules.dropout._DropoutNd) and any(chances[names[module]]):
+            one = _Dropped(chances[names[module]], came if isinstance(module, nn.Dropout) else (came[0], *(1 for _ in came[1:])))
             model.set_submodule(names[module], one)
             drops[names[module]] = one
     return drops
@@ -166,7 +191,7 @@ def train_stack(
     Args:
         state: its loss_sum is (M,).
         data: prepared inputs (N, …), targets (N, …) as the loss wants them, and perhaps weights (N,), on the device.
-        plans: seed → plan; they differ in the seed alone.
+        plans: key → plan; they differ in the seed alone.
         due: asked after each step whether to yield before the next one.
     """
     plan = next(iter(plans.values()))
@@ -174,16 +199,16 @@ def train_stack(
     uses = batch_uses(rows, plan)
     shuffled = plan.shuffle and plan.batch_size < rows
     stack.model.train()
-    while state.epoch < plan.epochs and stack.seeds:
-        orders = [row_order(seed, state.epoch + 1, rows) for seed in stack.seeds] if shuffled else []
+    while state.epoch < plan.epochs and stack.keys:
+        orders = [row_order(plans[key].seed, state.epoch + 1, rows) for key in stack.keys] if shuffled else []
         lr = set_lr(state, plan, state.epoch + state.batch / len(uses))
-        for number, batch in _batches(state, stack.seeds, data, orders, plans, uses):
+        for number, batch in _batches(state, stack.keys, data, orders, plans, uses):
             if plan.by_step:
                 lr = set_lr(state, plan, state.epoch + number / len(uses))
             use = uses[number]
             state.loss_sum.add_(_backward(stack, batch, use.share, shared=not orders and not plan.augment), alpha=use.rows)
             if use.ends_group:
-                _update(state, plan)
+                _update(state, plan, stack.paces)
             state.rows_seen += use.rows
             state.batch = number + 1
             if use.ends_group and state.batch < len(uses) and due(state):
@@ -192,22 +217,22 @@ def train_stack(
         stack.train_losses = (state.loss_sum / state.rows_seen).tolist()  # the one wait for the device in an epoch
         state.epoch, state.batch, state.rows_seen = state.epoch + 1, 0, 0
         state.loss_sum.zero_()
-        yield Moment(state.epoch, state.step, True, lr, sum(stack.train_losses) / len(stack.seeds))
+        yield Moment(state.epoch, state.step, True, lr, sum(stack.train_losses) / len(stack.keys))
 
 
 def _batches(
-    state: State, seeds: Sequence[int], data: Sequence[Tensor], orders: Sequence[Tensor], plans: Mapping[int, Plan], uses: Sequence[Use]
+    state: State, keys: Sequence[int], data: Sequence[Tensor], orders: Sequence[Tensor], plans: Mapping[int, Plan], uses: Sequence[Use]
 ) -> Iterator[tuple[int, list[Tensor]]]:
     """Yield the batches of the epoch that are left, with their numbers: (M, B, …) each, or (B, …) when all networks see the same."""
-    size, x = plans[seeds[0]].batch_size, data[0]
+    size, x = plans[keys[0]].batch_size, data[0]
     order_MN = torch.stack(list(orders)).to(x.device) if orders else None
-    at_once = max(1, GATHERED // (len(seeds) * size * max(1, x[0].numel()) * x.element_size()))
+    at_once = max(1, GATHERED // (len(keys) * size * max(1, x[0].numel()) * x.element_size()))
     for first in range(state.batch, len(uses), at_once):
         window = slice(first * size, (first + at_once) * size)
         gathered = [one[window] if order_MN is None else one[order_MN[:, window]] for one in data]
         split = zip(*(torch.split(one, size, 0 if order_MN is None else 1) for one in gathered), strict=True)
         for number, batch in enumerate(list(split)[: len(uses) - first], first):
-            yield number, _augmented(data, list(batch), [plans[seed] for seed in seeds], orders, number, state.epoch + 1)
+            yield number, _augmented(data, list(batch), [plans[key] for key in keys], orders, number, state.epoch + 1)
 
 
 def _augmented(
@@ -230,7 +255,7 @@ def _backward(stack: Stack, batch: Sequence[Tensor], share: float, *, shared: bo
     return losses_M.detach()
 
 
-def _update(state: State, plan: Plan) -> None:
+def _update(state: State, plan: Plan, paces: Paces | None) -> None:
     """Take one step of all networks with the gradients that have been added up."""
     gradients = [parameter.grad for parameter in state.parameters if parameter.grad is not None]
     if plan.clip_grad_norm:
@@ -238,7 +263,7 @@ def _update(state: State, plan: Plan) -> None:
         shrink_M = (plan.clip_grad_norm / (norms + 1e-6)).clamp(max=1)
         for gradient in gradients:
             gradient.mul_(shrink_M.view(-1, *[1] * (gradient.ndim - 1)))
-    state.take_step()
+    (paces.step(state) if paces else state.take_step())
     for parameter in state.parameters:
         parameter.grad = None
     state.step += 1

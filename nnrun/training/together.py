@@ -33,7 +33,7 @@ class Together:
 
     def __init__(self, spec: Experiment, stack: Stack, monitor: str) -> None:
         self._stack, self.monitor = stack, monitor
-        self.each = {seed: Progress(spec, stack.model, None, monitor) for seed in stack.seeds}
+        self.each = {seed: Progress(spec, stack.model, None, monitor) for seed in stack.keys}
         self.best = Watch(monitor or "train.loss")
         self.epochs: dict[int, int] = {}
         self.losses: dict[int, float] = {}
@@ -42,13 +42,13 @@ class Together:
 
     def look_again(self) -> None:
         """Find the weights of each network where the stack has them now."""
-        for seed in self._stack.seeds:
+        for seed in self._stack.keys:
             self.each[seed].live_weights = self._stack.weights(seed)
 
     def judge(self, records: Mapping[int, Record], epoch: int) -> list[int]:
         """Take in an epoch of each network that trains; one without a record has diverged. Return the seeds of those that go on."""
         going_on = []
-        for seed in self._stack.seeds:
+        for seed in self._stack.keys:
             if seed not in records:
                 self.diverged[seed] = epoch
                 continue
@@ -63,7 +63,7 @@ class Together:
 
     def out_of_patience(self) -> bool:
         """Return whether no network goes on."""
-        return not self._stack.seeds
+        return not self._stack.keys
 
     def chosen(self) -> int | None:
         """Return the seed of the best network so far; None while there is none."""

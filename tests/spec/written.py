@@ -23,9 +23,11 @@ from nnrun.registry import (
     Registry,
 )
 from nnrun.spec.parts import Of
+from nnrun.spec.ranges import label
 from nnrun.spec.schema import config_schema
 
 SCHEMA = config_schema()
+SWEEP = SCHEMA["$defs"]["SweepSpec"]["properties"]
 Values = st.SearchStrategy[Any]
 TRICKY = [
     "1e3",
@@ -141,6 +143,19 @@ SECTIONS = {
         {}, optional={key: value(it) for key, it in SCHEMA["$defs"]["CheckpointSpec"]["properties"].items()}
     ),
 }
+VARIED = st.sampled_from(["log:1e-4..1e-1", "0..0.5", "int:8..256:8", "logint:1..9", "relu, tanh", "[16], [32, 32]"]) | st.lists(
+    st.integers() | st.text(max_size=12) | st.sampled_from(TRICKY) | st.booleans() | st.lists(st.integers(), max_size=2),
+    min_size=2,
+    max_size=4,
+    unique_by=label,
+)
+SECTIONS["sweep"] = st.none() | st.fixed_dictionaries(
+    {},
+    optional={
+        **{key: value(SWEEP[key]) for key in ("trials", "sampler", "pruner", "max_failures")},
+        "params": st.dictionaries(st.sampled_from(["lr", "layers[0]", "<<", "é", "optimizer.momentum"]), VARIED, max_size=3),
+    },
+)
 PLAIN = [name for name in SCHEMA["properties"] if name not in {**PARTS, **SECTIONS, "extends": None}]
 
 
