@@ -292,12 +292,9 @@ class Run:
         return Interrupted(what, fix=f"go on with it: nnrun train CONFIG --out {self.folder} --resume", number=number)
 
     def _record(self, moment: Moment, before: float) -> Record:
-        figures = {"train": {"loss": moment.train_loss}}
-        figures |= {str(name): score() for name, score in self.scoring.items()}
-        told = iter(self.group.same([value for part in figures.values() for value in part.values()]))
-        same = {name: {figure: next(told) for figure in part} for name, part in figures.items()}
+        figures = self.group.same({"train": {"loss": moment.train_loss}, **{name: score() for name, score in self.scoring.items()}})
         seconds = time.perf_counter() - before
-        return Record(moment.epoch, moment.step, moment.lr, seconds, same["train"], same.get("val", {}), same.get("test", {}))
+        return Record(moment.epoch, moment.step, moment.lr, seconds, figures["train"], figures.get("val", {}), figures.get("test", {}))
 
     def _first_save(self) -> None:
         """Write the state before the first step: a folder that cannot be written, or a full disk, is told before any work is done."""

@@ -61,21 +61,21 @@ class _Fused:
     def __init__(self, optimizer: Optimizer, step: Callable[[], object]) -> None:
         self._optimizer, self._step = optimizer, step
         self._state: object = None
-        self._kept: list[dict[str, Tensor]] = []
+        self._kept: tuple[list[Tensor], ...] = ()
         self._counts = torch.zeros(())
 
     @torch.no_grad()
     def __call__(self) -> None:
         """Take the step."""
         optimizer, group = self._optimizer, self._optimizer.param_groups[0]
-        gradients = [weight.grad for weight in group["params"]]
-        if optimizer.state is not self._state or any(gradient is None for gradient in gradients):
+        weights = group["params"]
+        gradients = [gradient for weight in weights if (gradient := weight.grad) is not None]
+        if optimizer.state is not self._state or len(gradients) < len(weights):
             self._step()
             self._state = self._prepared()
         else:
-            common = {key: group[key] for key in ("lr", "weight_decay", "maximize")}
             kernel = self._sgd if isinstance(optimizer, SGD) else self._adam
-            kernel(group, group["params"], gradients, common | {"found_inf": getattr(optimizer, "found_inf", None)})
+            kernel(group, weights, gradients, getattr(optimizer, "found_inf", None))
 
     def _prepared(self) -> object:
         """Take hold of what the optimizer keeps of each weight; return its state, or None when weights are not alike."""
@@ -86,24 +86,49 @@ class _Fused:
             return state
         if not all(weight in state for weight in group["params"]):
             return None
-        self._kept = [state[weight] for weight in group["params"]]
-        if not isinstance(self._optimizer, SGD):
-            self._counts = torch.stack([kept["step"] for kept in self._kept])
-            for kept, count in zip(self._kept, self._counts, strict=True):
-                kept["step"] = count
+        each = [state[weight] for weight in group["params"]]
+        if isinstance(self._optimizer, SGD):
+            self._kept = ([kept["momentum_buffer"] for kept in each],)
+            return state
+        self._counts = torch.stack([kept["step"] for kept in each])
+        for kept, count in zip(each, self._counts, strict=True):
+            kept["step"] = count
+        names = ("exp_avg", "exp_avg_sq", *(("max_exp_avg_sq",) if group["amsgrad"] else ()))
+        first, second, *largest = ([kept[name] for kept in each] for name in names)
+        self._kept = (first, second, largest[0] if largest else [], list(self._counts))
         return state
 
-    def _sgd(self, group: dict[str, Any], weights: list[Tensor], gradients: list[Any], common: dict[str, Any]) -> None:
-        buffers = [kept["momentum_buffer"] for kept in self._kept] if group["momentum"] else []
-        own = {key: group[key] for key in ("momentum", "dampening", "nesterov")}
-        torch._fused_sgd_(weights, gradients, buffers, is_first_step=False, **own, **common)
+    def _sgd(self, group: dict[str, Any], weights: list[Tensor], gradients: list[Tensor], found_inf: Tensor | None) -> None:
+        torch._fused_sgd_(
+            weights,
+            gradients,
+            *(self._kept or ([],)),
+            weight_decay=group["weight_decay"],
+            momentum=group["momentum"],
+            lr=group["lr"],
+            dampening=group["dampening"],
+            nesterov=group["nesterov"],
+            maximize=group["maximize"],
+            is_first_step=False,
+            found_inf=found_inf,
+        )
 
-    def _adam(self, group: dict[str, Any], weights: list[Tensor], gradients: list[Any], common: dict[str, Any]) -> None:
+    def _adam(self, group: dict[str, Any], weights: list[Tensor], gradients: list[Tensor], found_inf: Tensor | None) -> None:
         self._counts.add_(1)
-        means, squares, counts = ([kept[name] for kept in self._kept] for name in ("exp_avg", "exp_avg_sq", "step"))
-        largest = [kept["max_exp_avg_sq"] for kept in self._kept] if group["amsgrad"] else []
-        own = {key: group[key] for key in ("amsgrad", "eps")} | dict(zip(("beta1", "beta2"), group["betas"], strict=True))
+        beta1, beta2 = group["betas"]
         kernel = torch._fused_adamw_ if group["decoupled_weight_decay"] else torch._fused_adam_
-        kernel(weights, gradients, means, squares, largest, counts, **own, **common)
-        if common["found_inf"] is not None:  # 1 where the kernel has skipped the step
-            self._counts.sub_(common["found_inf"])
+        kernel(
+            weights,
+            gradients,
+            *self._kept,
+            lr=group["lr"],
+            beta1=beta1,
+            beta2=beta2,
+            weight_decay=group["weight_decay"],
+            eps=group["eps"],
+            amsgrad=group["amsgrad"],
+            maximize=group["maximize"],
+            found_inf=found_inf,
+        )
+        if found_inf is not None:  # 1 where the kernel has skipped the step
+            self._counts.sub_(found_inf)

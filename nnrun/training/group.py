@@ -7,7 +7,6 @@ Shapes: N rows, B rows of a batch, K outputs.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,10 @@ import torch
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+
+Figures = dict[str, dict[str, float]]
+"""Part → figure → value."""
 
 
 @dataclass(frozen=True)
@@ -65,17 +68,20 @@ class Group:
     def take(self, model: nn.Module, strategy: Strategy, device: torch.device, *, sync_batch_norm: bool) -> None:
         """Share a network with the others, before its optimizer is made."""
 
-    def call(self, model: nn.Module, x: Tensor) -> Tensor:
-        """Return the outputs (B, K) of the network for this process's rows of a batch."""
-        made: Tensor = model(x)
+    def loss(self, model: nn.Module, loss_fn: nn.Module, batch: Sequence[Tensor], rows: int, *, step: int, last: bool) -> Tensor:
+        """Return what this process's rows contribute to the mean loss, 0-d, of a batch.
+
+        Args:
+            batch: these rows: inputs (B, …), and what else the loss takes.
+            rows: how many the whole batch has.
+            step: the steps before it.
+            last: whether a step follows; else gradients are only added up.
+        """
+        made: Tensor = loss_fn(model(batch[0]), *batch[1:])
         return made
 
     def give_out(self, tensors: Iterable[Tensor]) -> None:
         """Fill tensors with what the first process has in them."""
-
-    def adding(self, *, last: bool) -> contextlib.AbstractContextManager[None]:
-        """Return the context of a batch: gradients are only added up, unless it is the last before a step."""
-        return contextlib.nullcontext()
 
     def notes(self, rows: int) -> list[str]:
         """Return what is to be said of batches of so many rows."""
@@ -88,19 +94,6 @@ class Group:
     def own(self, order: Tensor | None, rows: int, batch_size: int) -> Tensor | None:
         """Return the numbers of the rows that are gathered here, of all rows in their order; None for all as they are."""
         return order
-
-    def part_of_mean(self, loss: Tensor, loss_fn: nn.Module, batch: Sequence[Tensor], rows: int) -> Tensor:
-        """Return what this process's rows contribute to the mean loss, 0-d, of a batch.
-
-        Args:
-            loss: the mean over the rows of this process.
-            batch: these rows, as the loss got them.
-            rows: how many the whole batch has.
-        """
-        return loss
-
-    def begin_batch(self, rows: int, step: int) -> None:
-        """Note how many rows the whole batch has that comes now, and the steps before it."""
 
     def total(self, number: Tensor) -> Tensor:
         """Return the sum of a number over the processes."""
@@ -147,9 +140,9 @@ class Group:
     def wait(self) -> None:
         """Go on when all have come here."""
 
-    def same(self, numbers: Sequence[float]) -> list[float]:
-        """Return the numbers of the first process."""
-        return list(numbers)
+    def same(self, figures: Figures) -> Figures:
+        """Return the figures of the first process."""
+        return figures
 
     def gathered(self, tensor: Tensor) -> list[Tensor]:
         """Return the tensor of each process, on the CPU."""

@@ -214,14 +214,11 @@ def _backward(
 
     What is added up is the mean of the gradients of all processes, so each takes as many times its part as there are of them.
     """
-    group.begin_batch(use.rows, state.step)
-    with group.adding(last=use.ends_group):
-        with context:
-            loss: Tensor = loss_fn(group.call(state.model, batch[0]), *batch[1:])
-        loss = group.part_of_mean(loss, loss_fn, batch, use.rows)
-        factor = use.share * group.world_size
-        part = loss if factor == 1 else loss * factor
-        run_backward(state.scaler.scale(part) if state.scaler else part, state.one)
+    with context:
+        loss = group.loss(state.model, loss_fn, batch, use.rows, step=state.step, last=use.ends_group)
+    factor = use.share * group.world_size
+    part = loss if factor == 1 else loss * factor
+    run_backward(state.scaler.scale(part) if state.scaler else part, state.one)
     return loss.detach()
 
 
@@ -231,8 +228,8 @@ def _update(state: State, plan: Plan, loss: Tensor) -> bool:
     Where the device would have to be waited for, the optimiser skips the step, and `state.skipped` counts it.
     """
     if not state.scaler:  # a scaler looks for itself, and skips such a step
-        numbers = [*(parameter.grad for parameter in state.parameters if parameter.grad is not None), loss]
-        torch._amp_foreach_non_finite_check_and_unscale_(numbers, state.not_finite, state.one)
+        gradients = [gradient for parameter in state.parameters if (gradient := parameter.grad) is not None]
+        torch._amp_foreach_non_finite_check_and_unscale_([*gradients, loss], state.not_finite, state.one)
         if not state.waits:
             state.skipped.add_(state.not_finite)
         elif state.not_finite.item():

@@ -24,7 +24,7 @@ from torch import distributed as dist
 from nnrun.errors import EnvironmentFault
 from nnrun.peers import Peers, asked, noted
 from nnrun.training.batch_norm import SyncedBatchNorm
-from nnrun.training.group import Group, Strategy
+from nnrun.training.group import Figures, Group, Strategy
 from nnrun.training.loss_modules import divisor
 from nnrun.training.shards import is_share, own, share_of, whole
 
@@ -62,18 +62,29 @@ class Processes(Group):
             SyncedBatchNorm.put_into(model, self)
         self._module, self._shards = strategy.wrap(model, self, device), strategy.shards
 
-    def call(self, model: nn.Module, x: Tensor) -> Tensor:
-        """Return the outputs (B, K) of the network for this process's rows of a batch."""
-        made: Tensor = (self._module or model)(x)
-        return made
+    def loss(self, model: nn.Module, loss_fn: nn.Module, batch: Sequence[Tensor], rows: int, *, step: int, last: bool) -> Tensor:
+        """Return what this process's rows contribute to the mean loss, 0-d, of a batch; see `Group.loss`.
+
+        A loss that is not finite makes the gradient of it so in all processes: none takes a step that another refuses.
+        """
+        self._step = step
+        first, end = self._share(rows)
+        self.counts = end > first
+        with self._adding(last=last):
+            loss: Tensor = loss_fn((self._module or model)(batch[0]), *batch[1:])
+        share: Tensor | float = (end - first) / rows
+        if (weights := divisor(loss_fn, batch)) is not None:
+            own = weights if self.counts else torch.zeros_like(weights)
+            share = own / self.total(own).clamp(min=torch.finfo(own.dtype).tiny)
+        return loss * (share + 0 * loss.detach())
 
     def give_out(self, tensors: Iterable[Tensor]) -> None:
         """Fill tensors with what the first process has in them."""
         for tensor in tensors:
             dist.broadcast(tensor, 0)
 
-    def adding(self, *, last: bool) -> contextlib.AbstractContextManager[None]:
-        """Return the context of a batch: gradients stay in this process unless it is the last before a step, or has no room for them."""
+    def _adding(self, *, last: bool) -> contextlib.AbstractContextManager[None]:
+        """Return the context of a forward pass: gradients stay in this process unless a step follows, or it has no room for them."""
         at_once = last or self._shards or self._module is None
         return contextlib.nullcontext() if at_once else self._module.no_sync()  # type: ignore[operator, union-attr]
 
@@ -105,24 +116,6 @@ class Processes(Group):
         """Return this process's slices, one after another, of numbers (batches, B)."""
         first, end = self._share(batches.shape[1])
         return (batches[:, first:end] if end > first else batches[:, :1]).flatten()
-
-    def begin_batch(self, rows: int, step: int) -> None:
-        """Note how many rows the whole batch has that comes now, and the steps before it."""
-        self._step = step
-        first, end = self._share(rows)
-        self.counts = end > first
-
-    def part_of_mean(self, loss: Tensor, loss_fn: nn.Module, batch: Sequence[Tensor], rows: int) -> Tensor:
-        """Return what this process's rows contribute to the mean loss, 0-d, of a batch; see `Group.part_of_mean`.
-
-        A loss that is not finite makes the gradient of it so in all processes: none takes a step that another refuses.
-        """
-        first, end = self._share(rows)
-        share: Tensor | float = (end - first) / rows
-        if (weights := divisor(loss_fn, batch)) is not None:
-            own = weights if self.counts else torch.zeros_like(weights)
-            share = own / self.total(own).clamp(min=torch.finfo(own.dtype).tiny)
-        return loss * (share + 0 * loss.detach())
 
     def total(self, number: Tensor) -> Tensor:
         """Return the sum of a number over the processes."""
@@ -223,11 +216,12 @@ class Processes(Group):
         """Go on when all have come here."""
         dist.all_reduce(torch.zeros(1))
 
-    def same(self, numbers: Sequence[float]) -> list[float]:
-        """Return the numbers of the first process."""
-        given = torch.tensor(numbers, dtype=torch.float64)
+    def same(self, figures: Figures) -> Figures:
+        """Return the figures of the first process."""
+        given = torch.tensor([value for part in figures.values() for value in part.values()], dtype=torch.float64)
         dist.broadcast(given, 0)
-        return [float(number) for number in given.tolist()]
+        told = iter(given.tolist())
+        return {name: {figure: next(told) for figure in part} for name, part in figures.items()}
 
     def gathered(self, tensor: Tensor) -> list[Tensor]:
         """Return the tensor of each process, on the CPU."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from nnrun.spec.experiment import Experiment
 from nnrun.training.record import Record
 from nnrun.training.schedules import Plateau
-from nnrun.training.shards import own
+from nnrun.training.shards import is_share, own
 from nnrun.training.watch import Watch
 
 
@@ -28,6 +28,7 @@ class Progress:
         self.best = Watch(monitor)
         self.best_weights: dict[str, Tensor] = {}
         self.live_weights: dict[str, Tensor] = model.state_dict()
+        self._in_shares = any(map(is_share, self.live_weights.values()))
         self.watch = Watch(stopping.monitor, stopping.min_delta) if stopping else None
         self.patience = stopping.patience if stopping else 0
         self.plateau = plateau
@@ -68,4 +69,5 @@ class Progress:
         if not self.best_weights:
             self.best_weights = {name: tensor.clone() for name, tensor in self.live_weights.items()}
         else:
-            torch._foreach_copy_([*map(own, self.best_weights.values())], [*map(own, self.live_weights.values())])
+            best, live = list(self.best_weights.values()), list(self.live_weights.values())
+            torch._foreach_copy_(*([*map(own, best)], [*map(own, live)]) if self._in_shares else (best, live))

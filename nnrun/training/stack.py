@@ -19,6 +19,7 @@ from torch.func import functional_call, vmap
 from nnrun.data.dataset import Rows
 from nnrun.data.source import RowSource, blocks
 from nnrun.model.build import passed
+from nnrun.training.eager import step_of
 from nnrun.training.evaluate import ROWS_OF_STACK
 from nnrun.training.head import Head
 from nnrun.training.loop import Moment, Plan, State, Use, batch_uses, row_order, set_lr, stream_seed
@@ -123,6 +124,7 @@ class Stack:
             tensor.data = tensor.data[index]
         for kept in state.optimizer.state.values():
             kept |= {name: value[index] for name, value in kept.items() if isinstance(value, Tensor) and value.ndim}
+        state.take_step = step_of(state.optimizer)  # it holds on to what the optimizer kept
         state.loss_sum = state.loss_sum[index]
         self.streams = [self.streams[place] for place in places] if self.streams else []
         for drop in self._drops.values():
