@@ -7,9 +7,14 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
 
+import nnrun.builtin  # noqa: F401
 from nnrun.runs.checkpoint import load
 from nnrun.runs.folder import BEST, LAST
+from nnrun.spec.reader import check
+from nnrun.training.group import Group
+from nnrun.training.memory import most_parameters
 from tests.distributed.conftest import Job, figures_of, rows_of
 
 BASE = "name: it\ndataset: iris\npreprocess: [standardize]\nlr: 0.01\n"
@@ -72,15 +77,21 @@ def test_a_run_goes_on_with_another_strategy_and_another_number_of_processes(sha
 def test_as_many_processes_go_on_to_the_byte_and_each_holds_half(shared: Job, tmp_path: Path):
     """With dropout and batch norm of each process; half of the weights, of the gradients and of Adam's means, before and after."""
     config = tmp_path / "it.yaml"
-    layers = "[{linear: 16}, relu, {dropout: 0.4}, batch_norm, {linear: 32}, {linear: auto}]"
-    config.write_text(f"{BASE}layers: {layers}\nbatch_size: 9\nepochs: 3\nsplit: {{train: 90, val: 30, test: rest}}\n{SHARED}")
+    layers = "[flatten, {linear: 16}, relu, {dropout: 0.4}, batch_norm, {linear: 32}, {linear: auto}]"
+    rest = "batch_size: 9\nepochs: 3\nlr: 0.01\nsplit: {train: 90, val: 30, test: rest}\n"
+    config.write_text(f"name: it\ndataset: digits\nlayers: {layers}\n{rest}{SHARED}")
     held = tmp_path / "held"
     assert shared(2, "train", config, "--out", tmp_path / "straight", "--no-report", held=[str(held), 1]).codes == [0, 0]
     assert shared(2, "train", config, "--out", tmp_path / "hurt", "--no-report", stop_at=13).codes == [143, 143]
-    assert shared(2, "train", config, "--out", tmp_path / "hurt", "--no-report", "--resume", held=[str(held), 14]).codes == [0, 0]
+    assert shared(2, "train", config, "--out", tmp_path / "hurt", "--no-report", "--resume", held=[str(held), 20]).codes == [0, 0]
     for name in (BEST, LAST):
         assert (tmp_path / "hurt" / name).read_bytes() == (tmp_path / "straight" / name).read_bytes()
     assert rows_of(tmp_path / "hurt") == rows_of(tmp_path / "straight")
+    # Means of batch norm are the first process's, also where another scores some of the rows.
+    scored = shared(0, "eval", "--checkpoint", tmp_path / "hurt", "--json")
+    assert json.loads(scored.out)["metrics"] == pytest.approx(
+        json.loads((tmp_path / "hurt" / "summary.json").read_text())["metrics"]["test"]
+    )
     weights = load(tmp_path / "hurt" / BEST).under("model")
     numbers = sum(one.numel() for name, one in weights.items() if name.endswith(("weight", "bias")))
     of_each = [json.loads(line) for line in held.read_text().splitlines()]
@@ -110,3 +121,16 @@ def test_an_optimizer_that_needs_whole_weights_is_refused(optimizer: str, shared
     assert done.err == f"error: {config}:3:12: {what}\n{place}fix: {fix}\n"
     assert not (tmp_path / "2").exists()
     assert shared(0, "train", config, "--out", tmp_path / "1", "--no-report").codes == [0]
+
+
+@pytest.mark.parametrize(
+    ("processes", "here", "shards", "expected"), [(1, 1, False, 52), (4, 4, False, 112), (4, 4, True, 68), (4, 1, True, 56)]
+)
+def test_the_memory_of_a_machine_is_that_of_its_processes(processes: int, here: int, shards: bool, expected: int):
+    """Adam: a weight, its best value and two means; with the gradient five numbers, a share of them in each, and what the first one writes."""
+    group = Group()
+    group.world_size, group.local_world_size = processes, here
+    spec = check({"name": "it", "dataset": "iris", "layers": [8]})
+    for device, numbers in (("cpu", expected), ("cuda", 48)):
+        _, why = most_parameters(spec, torch.device(device), group, keeps_best=True, shards=shards)
+        assert why.startswith(f"adam and its checkpoints take {numbers} bytes for each, and ")
