@@ -22,8 +22,8 @@ from bench.measure import machine, moment, versions
 from bench.peers import board as peers
 from bench.table import RESULTS
 
-SHORT = ("peers", "jobs", "start", "tables", "seeds")
-FEWER = ("epoch", "neighbour", "tables", "pictures")
+SHORT = ("peers", "jobs", "start", "tables", "seeds", "sweep")
+FEWER = ("epoch", "neighbour", "tables", "pictures", "scaling")
 """Parts of which a round takes long: half as many rounds."""
 
 PACKAGES = ("nnrun", "torch", "numpy", "polars", "scikit-learn", "skorch", "keras", "lightning", "jsonargparse")

@@ -12,11 +12,12 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
+
+from bench.measure import rounds, seconds, spread, times
 
 ROWS = 16_384
 BATCHES = (64, 256, 1024)
@@ -49,20 +50,17 @@ def measure(batch: int, repeats: int, folder: Path) -> dict[str, Any]:
         "one_process_torchrun": (1, [*TORCHRUN, "--nproc-per-node", "1"]),
         "two_processes": (1, [*TORCHRUN, "--nproc-per-node", "2"]),
     }
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    for repeat in range(repeats):
-        for name, (threads, start) in ways.items():
-            seconds[name].append(epoch_seconds(folder, f"{batch}-{name}-{repeat}", batch, threads, start))
-
-    def ratio(above: str, below: str) -> dict[str, float]:
-        each = sorted(one / other for one, other in zip(seconds[above], seconds[below], strict=True))
-        return {"median": median(each), "least": each[0], "most": each[-1]}
-
+    seconds = rounds(
+        lambda number: {
+            name: epoch_seconds(folder, f"{batch}-{name}-{number}", batch, threads, start) for name, (threads, start) in ways.items()
+        },
+        repeats,
+    )
     return {
-        **{f"{name}_seconds": median(found) for name, found in seconds.items()},
-        "two_over_one_thread": ratio("one_process_one_thread", "two_processes"),
-        "two_over_two_threads": ratio("one_process_two_threads", "two_processes"),
-        "cost_of_torchrun": ratio("one_process_torchrun", "one_process_one_thread"),
+        **{f"{name}_seconds": spread(found) for name, found in seconds.items()},
+        "two_over_one_thread": times(seconds["one_process_one_thread"], seconds["two_processes"]),
+        "two_over_two_threads": times(seconds["one_process_two_threads"], seconds["two_processes"]),
+        "cost_of_torchrun": times(seconds["one_process_torchrun"], seconds["one_process_one_thread"]),
     }
 
 
@@ -81,9 +79,7 @@ def costs(folder: Path) -> dict[str, float]:
     from nnrun.runs.checkpoint import load
     from nnrun.training.loop import row_order
 
-    started = time.perf_counter()
-    row_order(1, 1, 10_000_000)
-    order = (time.perf_counter() - started) / 10_000_000
+    order = seconds(lambda: row_order(1, 1, 10_000_000)) / 10_000_000
     stored = load(folder / f"{BATCHES[0]}-one_process_one_thread-0" / "last.safetensors")
     weights = stored.under("model")
     return {

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).with_name("results.json")
-PAGE = RESULTS.parent.parent / "docs/benchmarks.md"
+DOCS = RESULTS.parent.parent / "docs"
 BEGIN, END = "<!-- scoreboard: made by python -m bench.table --write -->", "<!-- end of the scoreboard -->"
 
 Results = Mapping[str, Any]
@@ -91,10 +91,18 @@ AIMS = (
     over("fashion_mnist", "notebook", 2.8),
     over("iris", "sklearn", 1),
     over("digits", "sklearn", 1),
+    *(
+        Aim(f"{work}: nnrun over the bare loop", ("peers", work, "peers", "bare", "times_nnrun"), 1.05, most=True, inverse=True)
+        for work in ("iris", "thermometer", "breast_cancer", "digits", "fashion_mnist", "lenet")
+    ),
     Aim("the iris job: nnrun over the script by hand", ("jobs", "by_hand", "times_nnrun"), 1.3, most=True, inverse=True),
     Aim("the iris job: LightningCLI over nnrun", ("jobs", "lightning_cli", "times_nnrun"), 4),
-    Aim("`nnrun --help`, s", ("start", "nnrun", "seconds"), 0.3, most=True),
+    Aim("`nnrun --help`, s", ("start", "nnrun", "seconds"), 0.25, most=True),
     Aim("128 seeds of iris: one alone over one of them", ("seeds", "iris_128", "cheaper"), 15),
+    Aim("trials of iris: one after another over side by side", ("sweep", "iris", "faster"), 8),
+    Aim("trials of digits: one after another over side by side", ("sweep", "digits", "faster"), 8),
+    Aim("lenet, batches of 1,024: one process with one thread over two", ("scaling", "lenet_1024", "two_over_one_thread"), 1.7),
+    Aim("lenet: one process of torchrun over a plain one", ("scaling", "lenet_64", "cost_of_torchrun"), 1.05, most=True),
     Aim("1M × 30: `prepare` over polars reading the CSV", ("tables", "spread", "prepare_over_read"), 3, most=True),
     Aim("1M rows: polars and a bare forward pass over `predict`, CSV", ("tables", "spread", "predict_csv_speed"), 0.5),
     Aim("1M rows: the same, Parquet", ("tables", "spread", "predict_parquet_speed"), 0.5),
@@ -201,6 +209,49 @@ def large(results: Results) -> list[str]:
     return ["### A table of 1,000,000 × 30", "", *table(["", "nnrun"], rows), ""] if rows else []
 
 
+def scaling(results: Results) -> str:
+    """Return the tables of the part `scaling`: what two processes gave, and what more would."""
+    found = results.get("scaling", {})
+    if not found:
+        return "Not measured."
+    ways = {name: found[name] for name in found if name.startswith("lenet_")}
+    said = {
+        "two_over_one_thread": "one process, one thread, over two processes",
+        "two_over_two_threads": "one process, two threads, over two processes",
+        "cost_of_torchrun": "one process of torchrun over a plain one",
+    }
+    measured = [[words, *(ratio(one[key]) for one in ways.values())] for key, words in said.items()]
+    steps = [[size, number(1e3 * seconds)] for size, seconds in found["step_seconds"].items()]
+    would = [
+        [
+            one["network"],
+            f"{one['batch']:,}",
+            f"{one['devices']:,}",
+            f"{one['rows_each']:,}",
+            number(one["compute_ms"]),
+            number(one["exchange_ms"]),
+            number(one["times_one_device"]),
+        ]
+        for one in found["projected"]
+    ]
+    costs = found["costs"]
+    when = results["measured"]["scaling"]
+    return "\n".join(
+        [
+            f"Measured {when['date']}, load before {when['load']:g}.",
+            "",
+            *table(["lenet, an epoch of 16,384 rows", *(f"batches of {name.partition('_')[2]}" for name in ways)], measured),
+            "",
+            *table(["rows of a step, one thread", "ms"], steps),
+            "",
+            f"The gradients of lenet have {costs['gradient_bytes']:,.0f} bytes, its checkpoint {costs['checkpoint_bytes']:,.0f}; "
+            f"the order of an epoch takes {number(1e9 * costs['order_seconds_a_row'])} ns a row.",
+            "",
+            *table(["network", "whole batch", "devices", "rows each", "compute, ms", "exchange, ms", "times one device"], would),
+        ]
+    )
+
+
 def scoreboard(results: Results) -> str:
     """Return all of it."""
     aims = table(["", "aim", "measured", "met"], [aim.line(results) for aim in AIMS])
@@ -208,19 +259,24 @@ def scoreboard(results: Results) -> str:
     return "\n".join(lines)
 
 
+BOARDS = {"benchmarks.md": scoreboard, "scaling.md": scaling}
+"""Page of the documentation → what is written into it."""
+
+
 def written(page: str, board: str) -> str:
-    """Return the page with this scoreboard between its marks."""
+    """Return the page with this board between its marks."""
     before, _, rest = page.partition(BEGIN)
     return f"{before}{BEGIN}\n\n{board}\n\n{END}{rest.partition(END)[2]}"
 
 
 def main() -> None:
-    """Print the scoreboard, or write it into the page."""
-    board = scoreboard(json.loads(RESULTS.read_text()))
-    if "--write" in sys.argv[1:]:
-        PAGE.write_text(written(PAGE.read_text(), board))
-    else:
-        print(board)
+    """Print the boards, or write them into their pages."""
+    results = json.loads(RESULTS.read_text())
+    for name, board in BOARDS.items():
+        if "--write" in sys.argv[1:]:
+            (DOCS / name).write_text(written((DOCS / name).read_text(), board(results)))
+        else:
+            print(board(results), end="\n\n")
 
 
 if __name__ == "__main__":
