@@ -104,7 +104,7 @@ def values_plot(found: Mapping[str, Any]) -> Plot:
 
 
 def _panel(panel: Axes, found: Mapping[str, Any], complete: Sequence[Mapping[str, Any]], name: str) -> None:
-    from matplotlib.ticker import FuncFormatter
+    from matplotlib.ticker import FuncFormatter, LogLocator
 
     values = [one["values"][name] for one in complete]
     best = found["best"]
@@ -121,6 +121,7 @@ def _panel(panel: Axes, found: Mapping[str, Any], complete: Sequence[Mapping[str
         x, best_x = [float(value) for value in values], float(best["values"][name])
         if "log" in str(written):
             panel.set_xscale("log")
+            panel.xaxis.set_major_locator(LogLocator(numticks=6))
             panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     shade = [one["number"] for one in complete]
     looks = {"cmap": "Blues", "vmin": -0.6 * max([1, *shade]), "s": 22, "edgecolors": "#33333366", "linewidths": 0.4}
