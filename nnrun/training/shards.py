@@ -29,5 +29,4 @@ def share_of(tensor: Tensor, like: Tensor | None) -> Tensor:
         return tensor
     from torch.distributed.tensor import distribute_tensor
 
-    placed: Tensor = distribute_tensor(tensor, like.device_mesh, like.placements, src_data_rank=None)  # type: ignore[attr-defined]
-    return placed.clone()  # else the share would keep the whole in memory
+    return distribute_tensor(tensor, like.device_mesh, like.placements, src_data_rank=None)  # type: ignore[attr-defined]

@@ -72,7 +72,7 @@ def _sharded(model: nn.Module, group: Group, device: torch.device, *, unit: int)
     if device.type == "cuda":
         torch.cuda.set_device(device)  # FSDP takes the current one, and moves each unit there as it shares it
     mesh = init_device_mesh(device.type, (group.world_size,))
-    for layers in _units(model, unit):
+    for layers in units(model, unit):
         fully_shard(layers, mesh=mesh, reshard_after_forward=True)
     fully_shard(model, mesh=mesh, reshard_after_forward=True)  # what is left over
     if buffers := list(model.buffers()):
@@ -80,8 +80,8 @@ def _sharded(model: nn.Module, group: Group, device: torch.device, *, unit: int)
     return model
 
 
-def _units(model: nn.Module, unit: int) -> Iterator[list[nn.Module]]:
-    """Yield layers that follow each other and have so many weights together; a few at the end may be in none."""
+def units(model: nn.Module, unit: int) -> Iterator[list[nn.Module]]:
+    """Yield layers that follow each other and have so many weights together; those left over at the end are in none."""
     some: list[nn.Module] = []
     count = 0
     for layer in _layers(model):

@@ -3,34 +3,38 @@
 from __future__ import annotations
 
 import json
+import re
 from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 import nnrun.builtin  # noqa: F401
+from nnrun.model.modules import Residual
 from nnrun.runs.checkpoint import load
 from nnrun.runs.folder import BEST, LAST
 from nnrun.spec.reader import check
 from nnrun.training.group import Group
 from nnrun.training.memory import most_parameters
+from nnrun.training.strategies import units
 from tests.distributed.conftest import Job, figures_of, rows_of
 
 BASE = "name: it\ndataset: iris\npreprocess: [standardize]\nlr: 0.01\n"
 SHARED = "strategy: {fsdp: {unit: 100}}\n"
 NORMED = "{linear: {out_features: 8, bias: false}}, batch_norm"
 CONFIGS = {
-    "accumulation, clipping, an uneven last batch, several units, 4 processes": (
+    "accumulation, clipping, an uneven last batch, several units, on 2 and 4": (
         f"{BASE}layers: [16, 8]\nepochs: 3\nbatch_size: 11\naccumulate_batches: 3\nclip_grad_norm: 0.5\n"
     ),
-    "batch norm over all processes, layers within a layer, a process without a row, momentum": (
+    "batch norm over all processes, layers within a layer, a process without a row, momentum, on 2": (
         f"{BASE}layers: [{NORMED}, relu, {{residual: [{NORMED}]}}, {{linear: auto}}]\nepochs: 2\nbatch_size: 7\nsync_batch_norm: true\n"
         "split: {train: 71, val: 30, test: rest}\noptimizer: {sgd: {momentum: 0.9}}\ndrop_last: true\n"
     ),
-    "blocks of rows that cannot be shared evenly, weights of classes, 2 processes": (
+    "blocks of rows that cannot be shared evenly, weights of classes, steps too large, on 3": (
         "dataset: digits\nlayers: [flatten, {linear: auto}]\nepochs: 1\nbatch_size: 100\nsplit: {train: 101, val: 20, test: 1500}\n"
-        "evaluate: [val, test]\nclass_weight: balanced\noptimizer: adagrad\nlr: 0.01\n"
+        "evaluate: [val, test]\nclass_weight: balanced\noptimizer: sgd\nlr: 3\n"
     ),
 }
 
@@ -47,18 +51,19 @@ def test_the_figures_are_those_of_one_process(what: str, shared: Job, tmp_path: 
     config = tmp_path / "it.yaml"
     config.write_text(CONFIGS[what] + SHARED)
     assert shared(0, "train", config, "--out", tmp_path / "1", "--no-report").codes == [0]
-    for count in [2, 3, 4] if "4 processes" in what else [2]:
+    for count in map(int, re.findall(r"\d", what)):
         done = shared(count, "train", config, "--out", tmp_path / str(count), "--no-report")
         assert done.codes == [0] * count, done.err
         assert figures_of(tmp_path / str(count)) == pytest.approx(figures_of(tmp_path / "1"), rel=1e-6, abs=1e-7)
         health = [json.loads((tmp_path / name / "summary.json").read_text())["health"] for name in (str(count), "1")]
         assert health[0] == health[1]
+        assert bool(health[0]) == ("too large" in what)
 
 
 def test_a_run_goes_on_with_another_strategy_and_another_number_of_processes(shared: Job, tmp_path: Path):
-    """Shared by 2, plain, copied to 2, shared by 4, shared by 2, each stopped in the middle of an epoch: momenta and best weights as well."""
+    """Shared by 2, plain, copied to 2, shared by 4, shared by 2, each stopped in the middle of an epoch: sums of squares and best weights as well."""
     plain, fsdp = tmp_path / "plain.yaml", tmp_path / "fsdp.yaml"
-    plain.write_text(f"{BASE}layers: [16]\nbatch_size: 9\nepochs: 6\nsplit: {{train: 90, val: 30, test: rest}}\n")
+    plain.write_text(f"{BASE}layers: [16]\noptimizer: adagrad\nbatch_size: 9\nepochs: 6\nsplit: {{train: 90, val: 30, test: rest}}\n")
     fsdp.write_text(plain.read_text() + SHARED)
     assert shared(0, "train", plain, "--out", tmp_path / "straight", "--no-report").codes == [0]
     said = []
@@ -134,3 +139,13 @@ def test_the_memory_of_a_machine_is_that_of_its_processes(processes: int, here: 
     for device, numbers in (("cpu", expected), ("cuda", 48)):
         _, why = most_parameters(spec, torch.device(device), group, keeps_best=True, shards=shards)
         assert why.startswith(f"adam and its checkpoints take {numbers} bytes for each, and ")
+
+
+def test_layers_are_gathered_together_until_they_have_so_many_weights():
+    """110 each, those within a layer too; what is left over goes with the whole network."""
+    first, second, third, last = (nn.Linear(10, width) for width in (10, 10, 10, 1))
+    model = nn.Sequential(first, nn.ReLU(), Residual(second, nn.ReLU(), third), last)
+    assert list(units(model, 110)) == [[first], [second], [third]]
+    assert list(units(model, 111)) == [[first, second], [third, last]]
+    assert list(units(model, 300)) == [[first, second, third]]
+    assert not list(units(model, 1000))
