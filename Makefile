@@ -55,7 +55,7 @@ clean:
 # The peers of the benchmarks, beside nnrun on the same torch; the program's own environment stays without them.
 bench/.venv/ready: bench/requirements.txt constraints.txt pyproject.toml
 	test -x bench/.venv/bin/python || $(PYTHON) -m venv bench/.venv
-	bench/.venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -r bench/requirements.txt -e .
+	bench/.venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -r bench/requirements.txt -e '.[sweep]'
 	touch $@
 
 LUDWIG := bench/.venv-ludwig

@@ -9,8 +9,10 @@ Shapes: M networks that still train, N rows, B rows of a batch, K outputs.
 from __future__ import annotations
 
 import copy
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +21,6 @@ from torch.func import functional_call, vmap
 from nnrun.data.dataset import Rows
 from nnrun.data.source import RowSource, blocks
 from nnrun.model.build import passed
-from nnrun.training.eager import step_of
 from nnrun.training.evaluate import ROWS_OF_STACK
 from nnrun.training.head import Head
 from nnrun.training.loop import Moment, Plan, State, Use, batch_uses, row_order, set_lr, stream_seed
@@ -122,9 +123,10 @@ class Stack:
         index = torch.tensor(places, device=state.loss_sum.device, dtype=torch.int64)
         for tensor in self._held.values():
             tensor.data = tensor.data[index]
-        for kept in state.optimizer.state.values():
-            kept |= {name: value[index] for name, value in kept.items() if isinstance(value, Tensor) and value.ndim}
-        state.take_step = step_of(state.optimizer)  # it holds on to what the optimizer kept
+        left = defaultdict[Any, dict[str, Any]](dict)  # another state, so that nothing holds on to the one before
+        for weight, kept in state.optimizer.state.items():
+            left[weight] = kept | {name: value[index] for name, value in kept.items() if isinstance(value, Tensor) and value.ndim}
+        state.optimizer.state = left
         state.loss_sum = state.loss_sum[index]
         self.streams = [self.streams[place] for place in places] if self.streams else []
         for drop in self._drops.values():
