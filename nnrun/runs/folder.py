@@ -58,7 +58,7 @@ def commit_all(files: Mapping[Path, bytes]) -> None:
     try:
         for at, data in files.items():
             asides[at].write_bytes(data)
-        for aside in asides.values():
+        for at, aside in asides.items():
             _sync(aside)
         for at, aside in asides.items():
             os.replace(aside, at)

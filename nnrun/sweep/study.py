@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from filelock import FileLock, Timeout
 
 from nnrun.compare import differences
-from nnrun.errors import EnvironmentFault, InputError, not_writable
+from nnrun.errors import CheckpointError, EnvironmentFault, InputError, not_writable
 from nnrun.runs.folder import commit
 
 if TYPE_CHECKING:
@@ -38,6 +38,10 @@ BEAT, GONE = 30, 120
 URLS = "write sqlite:///sweep.db, postgresql://USER@HOST/DATABASE or mysql+pymysql://USER@HOST/DATABASE"
 TRIES = 8
 """How often a database is opened: two workers that make its tables at once hinder each other."""
+
+
+class OtherRows(CheckpointError):
+    """The rows are not those that the sweep was started with, which no trial can help."""
 
 
 def require_optuna() -> None:
@@ -60,10 +64,11 @@ def open_study(folder: Path, storage: str | None, definition: Mapping[str, Any],
 
     Args:
         storage: the URL of a database; None is the journal.
-        definition: what the study is about.
+        definition: what the study is about; its `digests` are those of the data and of the split.
 
     Raises:
         InputError: it is another study, or the URL is not one.
+        OtherRows: it is about other rows.
         EnvironmentFault: the database cannot be used.
     """
     import optuna
@@ -77,13 +82,29 @@ def open_study(folder: Path, storage: str | None, definition: Mapping[str, Any],
         if known is None:
             study.set_user_attr(DEFINED, dict(definition))
     commit(folder / KEPT_IN, (json.dumps({"storage": url}) + "\n").encode())
-    differs = differences([known, definition]) if known is not None else {}
+    if known is None:
+        return study
+    was, now = ({key: value for key, value in one.items() if key != "digests"} for one in (known, definition))
+    differs = differences([was, now])
     if differs:
         key, (then, now) = next(iter(differs.items()))
         others = f" and {len(differs) - 1} more" if len(differs) > 1 else ""
         what = f"{folder} holds another sweep: {key} is {_short(then)} there, and {_short(now)} here{others}"
         raise InputError(what, fix="give another --out, or go back to what it was started with")
+    refuse_other_rows(known.get("digests", {}), definition["digests"], definition["config"]["dataset"]["name"])
     return study
+
+
+def refuse_other_rows(was: Mapping[str, str], now: Mapping[str, str], dataset: str) -> None:
+    """Refuse to try more configs on other rows, or on another split of them: their scores would mean something else.
+
+    Raises:
+        OtherRows: with the digests of both.
+    """
+    for name, digest in was.items():
+        if now[name] != digest:
+            what = f"the {name} of dataset {dataset!r} has changed since the sweep was started (digest {digest[:12]} then, {now[name][:12]} now)"
+            raise OtherRows(what, fix="restore it, or give another --out")
 
 
 def _refuse_elsewhere(folder: Path, url: str | None) -> None:

@@ -31,8 +31,8 @@ from nnrun.spec.experiment import Experiment
 from nnrun.spec.source import Source
 from nnrun.sweep.side_by_side import TrialStack, apart, how_many
 from nnrun.sweep.space import Space, trial_seed
-from nnrun.sweep.study import WORKERS, Worker, open_study, require_optuna
-from nnrun.sweep.trial import Ended, TrialRun, attributes, fault_of, never, open_trial, prepared_for, without_test
+from nnrun.sweep.study import WORKERS, Worker, open_study, refuse_other_rows, require_optuna
+from nnrun.sweep.trial import Ended, TrialRun, attributes, fault_of, never, of_no_trial, open_trial, prepared_for, without_test
 from nnrun.sweep.words import told_values
 from nnrun.training.record import Record
 
@@ -120,10 +120,11 @@ class Sweep:
         runs: list[Run] = []
         for values in self.space.probes():
             try:
-                run = Run(self.space.experiment(0, values), data)
+                spec = self.space.experiment(0, values)
+                run = Run(spec, data if data is not None and spec.preprocess == self.preprocess else None)
                 runs.append(run)
                 if data is None:
-                    data, self.notes, self.device = run.data, list(run.notes), run.device
+                    data, self.notes, self.device, self.preprocess = run.data, list(run.notes), run.device, spec.preprocess
             except NnrunError as error:
                 faults += self.space.placed(error).faults
                 if data is None:
@@ -160,7 +161,7 @@ class Sweep:
         self.lock = FileLock(self.folder / ".lock")
         config = {key: value for key, value in learned_by(self.spec).items() if key not in ("name", "device", "threads")}
         with self.lock:
-            definition = {**self.space.definition(), "config": config}
+            definition = {**self.space.definition(), "config": config, "digests": dict(self.data.digests)}
             self.study = open_study(self.folder, storage, definition, self.settings.better)
             self.worker = Worker(self.folder, self.study)
         self.study.sampler = sampler_of(self.settings.sampler, self.spec.seed, self.space.parameters)
@@ -196,7 +197,11 @@ class Sweep:
         return found
 
     def _turns_of(self, tried: list[Tried]) -> Iterator[Turn]:
-        """Yield the turns of trials: one of all side by side, or one after another."""
+        """Yield the turns of trials: one of all side by side, or one after another.
+
+        Raises:
+            NnrunError: what no trial can help; they are left as they are.
+        """
         if len(tried) > 1:
             try:
                 specs = {one.number: self.space.experiment(one.number, one.values) for one in tried}
@@ -214,6 +219,8 @@ class Sweep:
                 turn.run = self.open(one.number, one.values, partial(self._hopeless, one.trial))
                 one.seed = turn.run.spec.seed
             except Exception as error:  # noqa: BLE001 (no fault of one trial ends the others; the study keeps what it was)
+                if stopped := of_no_trial(error, self.trial_folder(one.number)):
+                    raise stopped from None
                 self.tell(one, Ended("failed", error=fault_of(error)))
             yield turn
 
@@ -222,9 +229,11 @@ class Sweep:
 
         Raises:
             NnrunError: this config cannot be trained.
+            OtherRows: its data had to be prepared anew, and has changed.
         """
         spec = self.space.experiment(number, values)
-        data = self.data if spec.preprocess == self.spec.preprocess else prepared_for(spec)
+        data = self.data if spec.preprocess == self.preprocess else prepared_for(spec)
+        refuse_other_rows(self.data.digests, data.digests, spec.dataset.entry.name)
         try:
             return open_trial(number, spec, self.source, self.trial_folder(number), data, hopeless)
         except NnrunError as error:
@@ -235,9 +244,10 @@ class Sweep:
         return self.folder / f"trial-{number}"
 
     def records(self, turn: Turn, signals: Signals | None = None) -> Iterator[Record]:
-        """Train what a turn has; yield each epoch's record. Whatever goes wrong is the trial's failure, and the sweep goes on.
+        """Train what a turn has; yield each epoch's record. What goes wrong with a config is the trial's failure, and the sweep goes on.
 
         Raises:
+            EnvironmentFault: the disk or the machine failed; the trials are left as they are, and taken over by who goes on.
             Interrupted: a signal asked for it; the state of one trial has been saved, several begin anew.
         """
         run = turn.run
@@ -251,6 +261,8 @@ class Sweep:
             raise Interrupted(error.faults[0].what, fix="the same command goes on with it", number=error.exit_code - 128) from None
         except Exception as error:  # noqa: BLE001 (no fault of one trial ends the others; the study keeps what it was)
             run.lock.release()
+            if stopped := of_no_trial(error, run.folder):
+                raise stopped from None
             failed = Ended("failed", epochs=run.state.epoch, error=fault_of(error))
             ended = {one.number: failed for one in turn.tried}
         for one in turn.tried:

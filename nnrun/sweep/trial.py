@@ -11,12 +11,13 @@ from typing import Any
 
 from nnrun.data.dataset import Rows
 from nnrun.data.prepare import Prepared, prepare
-from nnrun.errors import CheckpointError, NnrunError
+from nnrun.errors import CheckpointError, EnvironmentFault, NnrunError
 from nnrun.plugins import fault_in_plugin
 from nnrun.run import Run
 from nnrun.runs.folder import Metrics
 from nnrun.spec.experiment import Experiment
 from nnrun.spec.source import Source
+from nnrun.sweep.study import OtherRows
 from nnrun.training.device import choose_device
 from nnrun.training.loop import Moment
 from nnrun.training.record import Record
@@ -114,6 +115,26 @@ def open_trial(
     run = TrialRun(number, spec, data, hopeless)
     run.begin(source, folder)
     return run
+
+
+OF_THE_CONFIG = ("layers", "batch_size")
+"""Keys of which too much is asked when there is no memory for a config; others find some."""
+
+
+def of_no_trial(error: Exception, folder: Path) -> NnrunError | None:
+    """Return the error that ends a worker, because no config can help it: the disk, a device, other rows; None for a fault of the config.
+
+    Args:
+        folder: of the trial.
+    """
+    if fault_in_plugin(error) is not None:
+        return None
+    if isinstance(error, OSError):
+        where, reason = error.filename or folder, error.strerror or str(error)
+        error = EnvironmentFault(f"{where}: {reason}", fix="check the folder, its permissions, and the space on the disk")
+    if isinstance(error, EnvironmentFault) and not any(fault.at[:1] and fault.at[0] in OF_THE_CONFIG for fault in error.faults):
+        return EnvironmentFault([replace(fault, fix=f"{fault.fix}; the same command goes on with it".lstrip("; ")) for fault in error.faults])
+    return error if isinstance(error, OtherRows) else None
 
 
 def fault_of(error: Exception) -> str:

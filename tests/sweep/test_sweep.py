@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import builtins
+import gc
 import json
 import random
+import re
 import shlex
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +17,8 @@ import torch
 from typer.testing import Result
 
 import nnrun.builtin  # noqa: F401
-from nnrun.errors import NnrunError
+from nnrun.errors import EnvironmentFault, NnrunError
+from nnrun.run import Run
 from nnrun.spec.ranges import Parameter, parameter
 from nnrun.spec.reader import read_spec
 from nnrun.sweep.finish import finish
@@ -23,6 +26,7 @@ from nnrun.sweep.journal import Journal
 from nnrun.sweep.samplers import Grid
 from nnrun.sweep.space import trial_seed
 from nnrun.sweep.sweep import Sweep
+from nnrun.sweep.trial import of_no_trial
 from nnrun.trained import load
 from nnrun.training.loop import stream_seed
 
@@ -327,3 +331,96 @@ def test_a_journal_is_read_past_what_is_torn(tmp_path: Path):
     assert [one["n"] for one in second.read_logs(0)] == [1, 2, 3, 4]
     assert [one["n"] for one in second.read_logs(3)] == [4]
     assert (second.damaged, len(path.read_bytes().splitlines())) == (2, 6)
+
+
+def table(folder: Path, more: str = "") -> None:
+    draw = random.Random(0)
+    lines = [f"{a:.6f},{b:.6f},{'no' if a > b else 'yes'}\n" for a, b in ([draw.gauss(0, 1), draw.gauss(0, 1)] for _ in range(60))]
+    (folder / "it.csv").write_text("a,b,kind\n" + "".join(lines) + more)
+
+
+def test_a_table_that_has_changed_is_refused_before_the_next_trial(call: Call, tmp_path: Path):
+    """Also when it is read anew for a trial, in the middle of a sweep; with the table restored, the study goes on as if nothing had been."""
+    table(tmp_path)
+    (tmp_path / "it.yaml").write_text(IRIS.replace("dataset: iris", "dataset: {csv: it.csv, target: kind}"))
+    command = ["sweep", "it.yaml", "--param", "lr=log:1e-3..1e-1", "-q", "--no-report", "--trials"]
+    assert call(*command, "2").exit_code == 0
+    table(tmp_path, "9.0,1.0,no\n")
+    changed = call(*command, "3")
+    assert changed.exit_code == 2
+    assert re.fullmatch(
+        r"error: the data of dataset 'csv' has changed since the sweep was started \(digest \w{12} then, \w{12} now\)\n"
+        r"fix: restore it, or give another --out\n",
+        changed.stderr,
+    )
+    assert not (tmp_path / "runs/it-sweep/trial-2").exists()
+    table(tmp_path)
+    assert len(json.loads(call(*command, "3", "--json").stdout)["sweep"]["trials"]) == 3
+    text = (tmp_path / "it.yaml").read_text() + "sweep: {sampler: grid, params: {preprocess: [[standardize], []]}}\n"
+    (tmp_path / "it.yaml").write_text(text)
+    sweep = Sweep(*read_spec(tmp_path / "it.yaml"), out=tmp_path / "anew")
+    table(tmp_path, "9.0,1.0,no\n")
+    with pytest.raises(NnrunError, match="has changed since the sweep was started"):
+        train(sweep)
+    assert [one.state.name for one in sweep.ended()] == ["COMPLETE"]
+
+
+@pytest.mark.parametrize(("side_by_side", "writes"), [(False, 0), (False, 5), (True, 0)], ids=["open", "train", "side by side"])
+def test_a_full_disk_is_no_fault_of_a_config(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, side_by_side: bool, writes: int):
+    """The worker stops with the file that could not be written, no trial has failed, and with room again the sweep is what it would have been."""
+    import nnrun.runs.folder
+
+    real, left = nnrun.runs.folder._sync, [writes]
+
+    def full(path: Path) -> None:
+        left[0] -= 1
+        if left[0] < 0 and "trial-" in str(path):
+            raise OSError(28, "No space left on device")
+        real(path)
+
+    section = f"sweep: {{sampler: grid, side_by_side: {str(side_by_side).lower()}, params: {{lr: [0.01, 0.02, 0.03]}}}}\n"
+    (tmp_path / "it.yaml").write_text(IRIS + section)
+    command = ["sweep", "it.yaml", "-q", "--no-report", "--json", "--out"]
+    whole = json.loads(call(*command, "whole").stdout)
+    with monkeypatch.context() as patched:
+        patched.setattr(nnrun.runs.folder, "_sync", full)
+        stopped = call(*command, "full")
+    assert stopped.exit_code == 4
+    assert re.match(r"error: full/trial-0/\S+ cannot be written: No space left on device\nfix: .*; the same command goes on with it\n", stopped.stderr)
+    assert '"ended"' not in (tmp_path / "full/journal.log").read_text()
+    del stopped
+    gc.collect()
+    again = json.loads(call(*command, "full").stdout)
+    kept = ("number", "state", "value", "values", "seed", "epoch", "epochs", "error")
+    assert [[one[key] for key in kept] for one in again["sweep"]["trials"]] == [
+        [one[key] for key in kept] for one in whole["sweep"]["trials"]
+    ]
+
+
+def test_no_memory_for_a_config_is_its_own_fault(tmp_path: Path):
+    """And a device that is gone is not; what a plug-in's code does is."""
+    wide = EnvironmentFault("the layers make too much", fix="make the layers smaller", at=("layers",))
+    gone = EnvironmentFault("device 'cuda' does not exist", fix="write `device: cpu`", at=("device",))
+    assert of_no_trial(wide, tmp_path) is None
+    assert of_no_trial(MemoryError(), tmp_path) is None
+    stopped = of_no_trial(gone, tmp_path)
+    assert stopped is not None
+    assert stopped.exit_code == 4
+    refused = of_no_trial(PermissionError(13, "Permission denied", "x/y"), tmp_path)
+    assert str(refused).startswith("error: x/y: Permission denied\n")
+
+
+def test_each_trial_has_its_own_preprocessing(tmp_path: Path):
+    """The data is prepared for each as its config says, whichever stands in the config: a trial is the run of its config."""
+    table(tmp_path)
+    (tmp_path / "it.csv").write_text((tmp_path / "it.csv").read_text().replace(".", "").replace("-0", "-"))
+    text = IRIS.replace("dataset: iris", "dataset: {csv: it.csv, target: kind}")
+    sweep = train(opened(tmp_path, text + "sweep: {sampler: grid, params: {preprocess: [[], [standardize]]}}\n"))
+    for one in sweep.ended():
+        folder = sweep.trial_folder(one.number)
+        alone = Run(read_spec(folder / "config.yaml")[0])
+        alone.begin(sweep.source, tmp_path / f"alone-{one.number}")
+        for _ in alone.train():
+            pass
+        assert same_weights(folder, tmp_path / f"alone-{one.number}")
+        assert len(load(folder).facts["spec"]["preprocess"]) == one.number
