@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#aa4499", "#8c6d00", "#333333")  # told apart by the colour-blind too
@@ -99,16 +100,25 @@ def look(number: int) -> dict[str, Any]:
 
 def maybe_log(axis: Axes, values: list[float]) -> bool:
     """Make the vertical axis logarithmic when that serves; return whether it did."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
-
     finite = [value for value in values if value == value and abs(value) != float("inf")]
     if not finite or min(finite) <= 0 or max(finite) / min(finite) < SPAN_FOR_LOG:
         return False
     axis.set_yscale("log")
-    axis.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if max(finite) / min(finite) < 1000 else (1.0,)))
-    axis.yaxis.set_minor_locator(NullLocator())
-    axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    plain_log(axis.yaxis, max(finite) / min(finite))
     return True
+
+
+def plain_log(axis: Axis, span: float) -> None:
+    """Give a logarithmic axis few ticks, with plain numbers beside them.
+
+    Args:
+        span: how many times the smallest value the largest one is.
+    """
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if span < 1000 else (1.0,)))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
 def short(text: str, most: int = 18) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nnrun.report.page import PAGE, commit_page, provenance, render
-from nnrun.report.style import COLOURS, Plot, axes, drawing, maybe_log, png, short
+from nnrun.report.style import COLOURS, Plot, axes, drawing, maybe_log, plain_log, png, short
 from nnrun.report.words import baselines, number, results
 from nnrun.sweep.words import in_order, shortly
 
@@ -104,8 +104,6 @@ def values_plot(found: Mapping[str, Any]) -> Plot:
 
 
 def _panel(panel: Axes, found: Mapping[str, Any], complete: Sequence[Mapping[str, Any]], name: str) -> None:
-    from matplotlib.ticker import FuncFormatter, LogLocator
-
     values = [one["values"][name] for one in complete]
     best = found["best"]
     written = found["params"][name]
@@ -121,8 +119,7 @@ def _panel(panel: Axes, found: Mapping[str, Any], complete: Sequence[Mapping[str
         x, best_x = [float(value) for value in values], float(best["values"][name])
         if "log" in str(written):
             panel.set_xscale("log")
-            panel.xaxis.set_major_locator(LogLocator(numticks=6))
-            panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            plain_log(panel.xaxis, max(x) / min(x))
     shade = [one["number"] for one in complete]
     looks = {"cmap": "Blues", "vmin": -0.6 * max([1, *shade]), "s": 22, "edgecolors": "#33333366", "linewidths": 0.4}
     panel.scatter(x, [one["value"] for one in complete], c=shade, **looks)

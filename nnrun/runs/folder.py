@@ -58,8 +58,8 @@ def commit_all(files: Mapping[Path, bytes]) -> None:
     try:
         for at, data in files.items():
             asides[at].write_bytes(data)
-        for at, aside in asides.items():
-            _sync(aside)
+        for at in files:
+            _sync(asides[at])
         for at, aside in asides.items():
             os.replace(aside, at)
         for folder in {path.parent for path in files}:

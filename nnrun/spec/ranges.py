@@ -22,7 +22,9 @@ from nnrun.spec.wording import no_such_name, shown
 KINDS = ("float", "int", "log", "logint")
 EXAMPLES = "log:1e-4..1e-1, 0..0.5, int:8..256 or relu,tanh"
 _NUMBER = r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?"
-_RANGE = re.compile(rf"\s*(?:(?P<kind>\w+):)?\s*(?P<low>{_NUMBER})\s*\.\.\s*(?P<high>{_NUMBER})\s*(?::\s*(?P<step>{_NUMBER})\s*)?")
+_RANGE = re.compile(
+    rf"\s*(?:(?P<kind>\w+):)?\s*(?P<low>{_NUMBER})\s*(?<!\.)\.\.(?!\.)\s*(?P<high>{_NUMBER})\s*(?::\s*(?P<step>{_NUMBER})\s*)?"
+)
 _LIKE_A_RANGE = re.compile(r"\s*(\w+:.*|[-+]?[.0-9].*)\.\.|\s*(float|int|log|logint):")
 
 

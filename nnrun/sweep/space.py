@@ -53,7 +53,7 @@ class Space:
         if not self.parameters:
             fix = "give --param lr=log:1e-4..1e-1, or write `sweep: {params: {lr: log:1e-4..1e-1}}`"
             raise InputError("the sweep varies nothing", fix=fix)
-        faults = [one for each in self.parameters for one in self._refused(each)]
+        faults = [one for each in self.parameters for one in self._refused(each)] + [*self._overlapping()]
         if faults:
             raise SpecError(faults)
         for one in self.parameters:  # in the order in which they are set; a value of one may need that of another
@@ -77,6 +77,17 @@ class Space:
         if self.sweep.sampler == "cmaes" and one.kind == "choice":
             return [Fault(f"cmaes varies numbers, and {one.path} is chosen from a list", "write `sampler: tpe`", place)]
         return []
+
+    def _overlapping(self) -> Iterator[Fault]:
+        """Yield a fault for each parameter that is inside another one, and for each that stands over what --set says."""
+        paths = {one.path: steps_of(one.path) for one in self.parameters}
+        given = {at: key.source.partition("=")[0] for at, key in self.source.keys.items() if key.file == "--set" and key.column == 1}
+        for path, steps in paths.items():
+            key = self.source.keys.get(("sweep", "params", path))
+            for other in (name for name, at in paths.items() if name != path and steps[: len(at)] == at):
+                yield Fault(f"{path} lies inside {other}, and both are varied", f"leave {path} or {other} out", key)
+            for name in (name for at, name in given.items() if at[: len(steps)] == steps):
+                yield Fault(f"{path} is varied, and --set {name} says what it is", "leave one of them out", key)
 
     def middle(self) -> dict[str, Any]:
         """Return a value for every parameter: the first choice, or the lower end."""

@@ -40,7 +40,7 @@ TRIES = 8
 """How often a database is opened: two workers that make its tables at once hinder each other."""
 
 
-class OtherRows(CheckpointError):
+class OtherRowsError(CheckpointError):
     """The rows are not those that the sweep was started with, which no trial can help."""
 
 
@@ -68,7 +68,7 @@ def open_study(folder: Path, storage: str | None, definition: Mapping[str, Any],
 
     Raises:
         InputError: it is another study, or the URL is not one.
-        OtherRows: it is about other rows.
+        OtherRowsError: it is about other rows.
         EnvironmentFault: the database cannot be used.
     """
     import optuna
@@ -99,12 +99,13 @@ def refuse_other_rows(was: Mapping[str, str], now: Mapping[str, str], dataset: s
     """Refuse to try more configs on other rows, or on another split of them: their scores would mean something else.
 
     Raises:
-        OtherRows: with the digests of both.
+        OtherRowsError: with the digests of both.
     """
     for name, digest in was.items():
         if now[name] != digest:
-            what = f"the {name} of dataset {dataset!r} has changed since the sweep was started (digest {digest[:12]} then, {now[name][:12]} now)"
-            raise OtherRows(what, fix="restore it, or give another --out")
+            digests = f"digest {digest[:12]} then, {now[name][:12]} now"
+            what = f"the {name} of dataset {dataset!r} has changed since the sweep was started ({digests})"
+            raise OtherRowsError(what, fix="restore it, or give another --out")
 
 
 def _refuse_elsewhere(folder: Path, url: str | None) -> None:

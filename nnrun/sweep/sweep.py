@@ -229,7 +229,7 @@ class Sweep:
 
         Raises:
             NnrunError: this config cannot be trained.
-            OtherRows: its data had to be prepared anew, and has changed.
+            OtherRowsError: its data had to be prepared anew, and has changed.
         """
         spec = self.space.experiment(number, values)
         data = self.data if spec.preprocess == self.preprocess else prepared_for(spec)

@@ -17,7 +17,7 @@ from nnrun.run import Run
 from nnrun.runs.folder import Metrics
 from nnrun.spec.experiment import Experiment
 from nnrun.spec.source import Source
-from nnrun.sweep.study import OtherRows
+from nnrun.sweep.study import OtherRowsError
 from nnrun.training.device import choose_device
 from nnrun.training.loop import Moment
 from nnrun.training.record import Record
@@ -133,8 +133,10 @@ def of_no_trial(error: Exception, folder: Path) -> NnrunError | None:
         where, reason = error.filename or folder, error.strerror or str(error)
         error = EnvironmentFault(f"{where}: {reason}", fix="check the folder, its permissions, and the space on the disk")
     if isinstance(error, EnvironmentFault) and not any(fault.at[:1] and fault.at[0] in OF_THE_CONFIG for fault in error.faults):
-        return EnvironmentFault([replace(fault, fix=f"{fault.fix}; the same command goes on with it".lstrip("; ")) for fault in error.faults])
-    return error if isinstance(error, OtherRows) else None
+        return EnvironmentFault(
+            [replace(fault, fix=f"{fault.fix}; the same command goes on with it".lstrip("; ")) for fault in error.faults]
+        )
+    return error if isinstance(error, OtherRowsError) else None
 
 
 def fault_of(error: Exception) -> str:

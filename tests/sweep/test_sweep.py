@@ -18,6 +18,8 @@ from typer.testing import Result
 
 import nnrun.builtin  # noqa: F401
 from nnrun.errors import EnvironmentFault, NnrunError
+from nnrun.report.style import axes, drawing, png
+from nnrun.report.sweep import _panel
 from nnrun.run import Run
 from nnrun.spec.ranges import Parameter, parameter
 from nnrun.spec.reader import read_spec
@@ -239,6 +241,12 @@ REFUSED = {
     "--param layers[0]=linear:8..16": "error: --param:1:11: kind of range 'linear' does not exist\n    1 | layers[0]=linear:8..16\n      |           ^^^^^^\nfix: write one of float, int, log, logint\n",
     "--param lr=log:0..1": "error: --param:1:8: a range by magnitude begins above 0, not at 0\n    1 | lr=log:0..1\n      |        ^\n",
     "--param lr=0.5..0.1": "error: --param:1:9: the range ends at 0.1, and begins at 0.5\n",
+    "--param lr=1e-3...1e-1": "error: --param:1:4: '1e-3...1e-1' is no range\n",
+    "--param lr=1...2": "error: --param:1:4: '1...2' is no range\n",
+    "--param lr=0.1,0.2 --set lr=0.1": "error: --param:1:1: lr is varied, and --set lr says what it is\nfix: leave one of them out\n",
+    "--param optimizer=sgd,adam --set optimizer.weight_decay=0.1": "optimizer is varied, and --set optimizer.weight_decay says what it is\n",
+    "--param layers[0]=int:2..4 --param layers=[16],[32,32]": "error: --param:1:1: layers[0] lies inside layers, and both are varied\nfix: leave layers[0] or layers out\n",
+    "--param optimizer=sgd,{sgd:{momentum:0.9}} --param optimizer.momentum=0.1..0.9": "optimizer.momentum lies inside optimizer, and both are varied\n",
     "--param lr=0.1": "error: --param:1:4: 0.1 alone is nothing to choose from\n",
     "--param lr=0.1,0.1": "error: --param:1:4: 0.1 is given twice\n",
     "--param batch_size=int:8..10.5": "error: --param:1:19: 10.5 is not a whole number\nfix: write one, or float in place of int\n",
@@ -386,7 +394,9 @@ def test_a_full_disk_is_no_fault_of_a_config(call: Call, tmp_path: Path, monkeyp
         patched.setattr(nnrun.runs.folder, "_sync", full)
         stopped = call(*command, "full")
     assert stopped.exit_code == 4
-    assert re.match(r"error: full/trial-0/\S+ cannot be written: No space left on device\nfix: .*; the same command goes on with it\n", stopped.stderr)
+    assert re.match(
+        r"error: full/trial-0/\S+ cannot be written: No space left on device\nfix: .*; the same command goes on with it\n", stopped.stderr
+    )
     assert '"ended"' not in (tmp_path / "full/journal.log").read_text()
     del stopped
     gc.collect()
@@ -424,3 +434,17 @@ def test_each_trial_has_its_own_preprocessing(tmp_path: Path):
             pass
         assert same_weights(folder, tmp_path / f"alone-{one.number}")
         assert len(load(folder).facts["spec"]["preprocess"]) == one.number
+
+
+def test_an_axis_by_magnitude_has_plain_numbers():
+    """No formula, which would be drawn as it is typed, nor a number at each small step of a short axis."""
+    trials = [{"number": number, "value": 0.1 * 3**number, "values": {"lr": 0.004 * 2**number}} for number in range(4)]
+    found = {"metric": "val.loss", "best": trials[0], "params": {"lr": "log:1e-3..1e-1"}}
+    with drawing():
+        figure, (panel,) = axes()
+        _panel(panel, found, trials, "lr")
+        png(figure)
+        labels = [label.get_text() for label in panel.get_xticklabels(which="both") if label.get_text()]
+    assert not [label for label in labels if label != f"{float(label):g}"]
+    assert {"0.005", "0.01", "0.02"} < set(labels)
+    assert len(labels) < 9
