@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nnrun.commands.options import Config, DataDir, Device, Json, Overrides, Plugins, Quiet, register_parts, use_data_dir
-from nnrun.errors import Place
+from nnrun.errors import Place, RequirementError
 from nnrun.live import show_training
 from nnrun.runs.signals import Signals
 from nnrun.terminal import say, say_summary, try_report, user_errors
@@ -78,12 +78,7 @@ def sweep(
         whole = Sweep(spec, source, out=out, storage=storage)
         if not quiet:
             _say_begin(whole)
-        for turn in whole.turns():
-            if turn.run is not None:
-                records, notes = whole.records(turn, signals), turn.run.notes
-                show_training(turn.run, records, turn.name, quiet=quiet or not sys.stderr.isatty(), said=notes)
-            for one in turn.tried if not quiet else ():
-                say(_line(whole, one))
+        stopped = _train(whole, signals, quiet=quiet)
         summary = finish(whole)
         if not quiet:
             say("")
@@ -98,14 +93,40 @@ def sweep(
         page = try_report(whole.folder) if report else None
         if not quiet:
             _say_next(whole.folder, page)
+        if stopped:
+            raise stopped
+
+
+def _train(whole: Sweep, signals: Signals, *, quiet: bool) -> RequirementError | None:
+    """Train the trials; return why they were stopped before the last one, when a best one is there all the same.
+
+    Raises:
+        RequirementError: too many have failed, and none is complete.
+    """
+    try:
+        for turn in whole.turns():
+            if turn.run is not None:
+                records, notes = whole.records(turn, signals), turn.run.notes
+                show_training(turn.run, records, turn.name, quiet=quiet or not sys.stderr.isatty(), said=notes)
+            for one in turn.tried if not quiet else ():
+                say(_line(whole, one))
+    except RequirementError as error:
+        if whole.best() is None:
+            raise
+        return error
+    return None
 
 
 def _say_begin(whole: Sweep) -> None:
     for note in whole.notes:
         say(f"note: {note}")
     there = len(whole.ended())
-    if there:
-        say(f"{whole.folder} has {there} of {whole.count} trials; going on with it")
+    if there > whole.count:
+        say(f"{whole.folder} has {there} trials, more than the {whole.count} that are asked for; nothing is left to try")
+    elif there:
+        say(
+            f"{whole.folder} has {there} of {whole.count} trials; {'going on with it' if there < whole.count else 'nothing is left to try'}"
+        )
 
 
 def _line(whole: Sweep, tried: Tried) -> str:

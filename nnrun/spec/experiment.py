@@ -31,7 +31,7 @@ from nnrun.spec.parts import (
     WidthOrLayer,
     as_written,
 )
-from nnrun.spec.sweep import SweepSpec
+from nnrun.spec.sweep import OF_VAL, SweepSpec
 from nnrun.spec.wording import form
 
 RowRange = Annotated[
@@ -184,7 +184,7 @@ class CheckpointSpec(Spec):
     keep: int = Field(default=2, ge=1, le=100)
     """How many of these are kept: `last`, then `last-1` before it, …; a damaged newest one falls back to the one before."""
 
-    monitor: str | None = form(r"^val\.[a-z0-9_]+$", "val.loss", "val.accuracy", default=None)
+    monitor: str | None = form(r"^val\.[a-z0-9_]+$", "val.loss", "val.accuracy", fix=OF_VAL, default=None)
     """The figure that picks `best`; by default `val.loss`, or the last epoch when there is no validation part."""
 
 

@@ -132,7 +132,9 @@ def _ranged(path: str, written: str) -> Parameter:
         what, fix = no_such_name("kind of range", kind, KINDS)
         raise wrong("kind", what, fix if closest(kind, KINDS) else f"write one of {', '.join(KINDS)}")
     log, integer = kind in ("log", "logint"), kind in ("int", "logint")
-    if low >= high:
+    if low == high:
+        raise wrong("high", f"the range begins and ends at {found['low']}", f"give another end, or --set {path or 'PATH'}={found['low']}")
+    if low > high:
         raise wrong("high", f"the range ends at {found['high']}, and begins at {found['low']}", "write the smaller number first")
     if log and low <= 0:
         raise wrong("low", f"a range by magnitude begins above 0, not at {found['low']}", "write a small number, such as 1e-5")

@@ -12,6 +12,9 @@ from nnrun.spec.base import Spec, fault, rule
 from nnrun.spec.ranges import ParameterError, parameter
 from nnrun.spec.wording import form
 
+OF_VAL = "only the validation part chooses: what a network was trained on says too little, and the test part is never looked at"
+"""Why another figure chooses neither the best epoch nor the best config."""
+
 
 def _as_parameter(written: Any) -> Any:
     try:
@@ -36,7 +39,7 @@ class SweepSpec(Spec):
     sampler: Literal["tpe", "random", "grid", "cmaes"] = "tpe"
     """What chooses them: tpe (by what came of those before), random, grid (each combination once), cmaes (an evolution of numbers)."""
 
-    metric: str = form(r"^val\.[a-z0-9_]+$", "val.loss", "val.accuracy", default="val.loss")
+    metric: str = form(r"^val\.[a-z0-9_]+$", "val.loss", "val.accuracy", fix=OF_VAL, default="val.loss")
     """The figure that a trial is scored by, at its best epoch."""
 
     direction: Literal["minimize", "maximize"] | None = None
@@ -46,7 +49,7 @@ class SweepSpec(Spec):
     """What stops trials early that look bad beside the others: none, median, hyperband."""
 
     max_failures: float = Field(default=0.5, ge=0, le=1)
-    """The share of failed trials, of ten or more that have ended, beyond which the sweep stops."""
+    """The share of failed trials beyond which the sweep stops, when ten have ended, or all of fewer."""
 
     side_by_side: bool = True
     """Whether trials that differ in lr, weight_decay, seed and dropout alone are trained many at once, where the network allows it."""

@@ -102,8 +102,13 @@ def reworded(cls: type[Spec], errors: list[ErrorDetails]) -> list[InitErrorDetai
             done.append(_missing(cls, str(loc[-1])))
     for place, group in unions.items():
         if not any(other[: len(place)] == place for other in unions if other != place):  # else what is wrong is inside a list
-            done.append(_not_allowed(place, group, cls.__name__))
+            done.append(_not_allowed(place, group, _named_as(cls)))
     return done
+
+
+def _named_as(cls: type[Spec]) -> str:
+    """Return the key of a section: `early_stopping` for `EarlyStopping`, `sweep` for `SweepSpec`."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", cls.__name__.removesuffix("Spec")).lower()
 
 
 def _ours(loc: Location, what: str, fix: str, on_key: bool, given: Any) -> InitErrorDetails:

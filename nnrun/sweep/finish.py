@@ -14,7 +14,7 @@ from nnrun.runs.folder import BEST, commit, strict_json
 from nnrun.runs.provenance import provenance
 from nnrun.spec.writer import dump_spec
 from nnrun.sweep.sweep import Sweep
-from nnrun.sweep.words import told_values
+from nnrun.sweep.words import told_values, wanted_for_importance
 from nnrun.trained import Trained, load
 
 if TYPE_CHECKING:
@@ -88,12 +88,13 @@ def _summary(sweep: Sweep, best: FrozenTrial, net: Trained, trials: list[dict[st
     work = 3 * forward_work(net.network.model, data.shape) * len(data.parts["train"]) * int(kept["epochs"])
     found = final_outcome(net.network, data, net.spec, final_outputs(net.network, data), work=work)
     part = next(reversed(found.metrics))
-    looks = known.get("sweep", {}).get("looks", 0) + 1
+    before = known.get("sweep", {"looks": 0, "best": {"number": None}})
+    looks = before["looks"] + (before["best"]["number"] != best.number)
     notes = [*found.notes]
     if part != "test":
         notes.append(f"there is no test part: {part} chose the best of {len(trials)} configs, and makes it look better than it is")
     elif looks > 1:
-        notes.append(f"the sweep was prolonged: its best config has been scored on the test part {looks} times")
+        notes.append(f"the sweep was prolonged: {looks} configs, each the best of its time, have been scored on the test part")
     of_best = summed_up(
         found,
         name=sweep.spec.name,
@@ -130,7 +131,7 @@ def importance(sweep: Sweep) -> dict[str, float]:
     from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 
     complete = [one for one in sweep.ended() if one.state.name == "COMPLETE"]
-    if len(complete) < 2 * len(sweep.space.parameters) + 2 or len({one.value for one in complete}) < 2:
+    if len(complete) < wanted_for_importance(len(sweep.space.parameters)) or len({one.value for one in complete}) < 2:
         return {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from nnrun.errors import Fault, InputError, NnrunError, Place, SpecError
 from nnrun.spec.experiment import Experiment, Split
 from nnrun.spec.overrides import put, stand, steps_of
+from nnrun.spec.parts import Part
 from nnrun.spec.ranges import Parameter, parameter
 from nnrun.spec.reader import check
 from nnrun.spec.source import Source
@@ -67,6 +68,8 @@ class Space:
         first = steps_of(one.path)[:1]
         if not first or isinstance(first[0], int):
             return [Fault(f"{one.path!r} is not the path of a key", "write lr, optimizer.momentum or layers[0]", key)]
+        if inside := self._inside(str(first[0])):
+            return [Fault(f"key {first[0]!r} does not exist", f"did you mean {inside}.{one.path}?", key)]
         if (why := FIXED.get(str(first[0]))) is not None:
             return [Fault(f"a sweep does not vary {first[0]}: {why}", "leave it out", key)]
         if first[0] in OF_THE_LOSS and self.sweep.metric == "val.loss":
@@ -77,6 +80,11 @@ class Space:
         if self.sweep.sampler == "cmaes" and one.kind == "choice":
             return [Fault(f"cmaes varies numbers, and {one.path} is chosen from a list", "write `sampler: tpe`", place)]
         return []
+
+    def _inside(self, name: str) -> str:
+        """Return the key whose part has an argument of this name, when no key has it; else nothing."""
+        parts = ((key, getattr(self.spec, key)) for key in Experiment.model_fields if name not in Experiment.model_fields)
+        return next((key for key, part in parts if isinstance(part, Part) and name in part.arguments()), "")
 
     def _overlapping(self) -> Iterator[Fault]:
         """Yield a fault for each parameter that is inside another one, and for each that stands over what --set says."""

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 DEFAULT = 50
 """Trials, where nothing says how many."""
 ENOUGH = 10
-"""So many trials have ended before the share of failures means anything."""
+"""So many trials have ended before the share of failures means anything; all, where there are fewer."""
 PAUSE = 0.3
 """Seconds between two looks at the trials of other workers."""
 
@@ -306,7 +306,8 @@ class Sweep:
             last = failed[-1]
             why = f"trial {last.number}, {told_values(self.values(last))}: {last.user_attrs['ended'].get('error', '')}"
             what = f"{len(failed)} of {len(ended)} trials have failed; {why}"
-            raise RequirementError(what, fix="narrow what is varied, or allow more: --max-failures 0.9")
+            more = ", or allow more: --max-failures 0.9" if self.settings.max_failures < 0.9 else ""
+            raise RequirementError(what, fix=f"narrow what is varied{more}")
 
     def values(self, trial: FrozenTrial) -> dict[str, Any]:
         """Return the values of a trial as the config takes them."""

@@ -48,6 +48,16 @@ def told(summary: Mapping[str, Any]) -> list[str]:
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     lines = [f"{len(trials)} configs tried: {counted}; {found['seconds']:.1f} s of training", ""]
     lines += ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
+    return [*lines, "", f"importance: {_importance(found, states.count('complete'))}"]
+
+
+def wanted_for_importance(parameters: int) -> int:
+    """Return how many complete trials say something of the importance of so many parameters."""
+    return 2 * parameters + 2
+
+
+def _importance(found: Mapping[str, Any], complete: int) -> str:
     if found["importance"]:
-        lines += ["", "importance: " + ", ".join(f"{name} {share:.2f}" for name, share in found["importance"].items())]
-    return lines
+        return ", ".join(f"{name} {share:.2f}" for name, share in found["importance"].items())
+    wanted = wanted_for_importance(len(found["best"]["values"]))
+    return f"{complete} complete trials do not tell it; {wanted} may" if complete < wanted else "the trials came out the same"

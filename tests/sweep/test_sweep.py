@@ -107,8 +107,14 @@ def test_a_sweep_from_the_command_line(call: Call, tmp_path: Path):
     again = call(*command, "--trials", "5")
     assert "trial" not in again.stderr.partition("5 configs tried")[0].replace("5 of 5 trials", "")
     assert json.loads((folder / "summary.json").read_text()) == summary
-    longer = call(*command, "--trials", "12", "--json", "-q")
-    assert json.loads(longer.stdout)["sweep"]["trials"][:5] == trials
+    assert "runs/it-sweep has 5 of 5 trials; nothing is left to try\n" in again.stderr
+    assert "importance: 5 complete trials do not tell it; 8 may\n" in again.stderr
+    longer = json.loads(call(*command, "--trials", "12", "--json", "-q").stdout)["sweep"]
+    assert longer["trials"][:5] == trials
+    assert longer["looks"] == 1 + (longer["best"]["number"] != best["number"])
+    same = json.loads(call(*command, "--trials", "13", "--json", "-q").stdout)["sweep"]
+    assert same["looks"] == longer["looks"] + (same["best"]["number"] != longer["best"]["number"])
+    assert "has 13 trials, more than the 12 that are asked for; nothing is left to try\n" in call(*command, "--trials", "12").stderr
     assert "importance.png" in {plot.name for plot in (folder / "plots").iterdir()}
 
 
@@ -229,7 +235,10 @@ REFUSED = {
     "--param split.seed=1..3": "error: --param:1:1: a sweep does not vary split: the trials would be scored on other rows\n",
     "--param lr=log:1e-4..1 --sampler tpee": "fix: did you mean 'tpe'?\n",
     "--param lr=log:1e-4..1 --metric val.acc": "error: --metric: 'val.acc' is not measured in this run\nfix: measured are train.loss, val.loss, val.accuracy\n",
-    "--param lr=log:1e-4..1 --metric test.loss": "metric: 'test.loss' is not text such as 'val.loss', 'val.accuracy'\n",
+    "--param lr=log:1e-4..1 --metric test.loss": "metric: 'test.loss' is not text such as 'val.loss', 'val.accuracy'\nfix: only the validation part chooses: what a network was trained on says too little, and the test part is never looked at\n",
+    "--param lr=log:1e-4..1 --metric train.loss": "\nfix: only the validation part chooses",
+    "--param lr=log:1e-3..1e-3": "error: --param:1:14: the range begins and ends at 1e-3\nfix: give another end, or --set lr=1e-3\n",
+    "--param weight_decay=0..1": "error: --param:1:1: key 'weight_decay' does not exist\nfix: did you mean optimizer.weight_decay?\n",
     "": "error: the sweep varies nothing\nfix: give --param lr=log:1e-4..1e-1, or write `sweep: {params: {lr: log:1e-4..1e-1}}`\n",
     "--param lr=log:1e-4..1 --sampler grid": "error: --param:1:4: a grid wants the values of lr\n",
     "--param lr=0.1,0.2 --sampler cmaes": "error: --param:1:4: cmaes varies numbers, and lr is chosen from a list\n",
@@ -279,6 +288,14 @@ def test_faults_of_the_section_have_their_places(call: Call, tmp_path: Path):
         "it.yaml:12:3: key 'trails' does not",
     ):
         assert line in done.stderr
+
+
+def test_a_section_is_called_by_its_key(call: Call, tmp_path: Path):
+    """Not by the class that reads it."""
+    (tmp_path / "it.yaml").write_text(IRIS + "sweep: [lr]\nearly_stopping: [3]\n")
+    done = call("sweep", "it.yaml")
+    assert "it.yaml:9:8: sweep: ['lr'] is not a mapping\n" in done.stderr
+    assert "it.yaml:10:17: early_stopping: [3] is not a mapping\n" in done.stderr
 
 
 def test_another_sweep_in_the_folder_is_refused(call: Call, tmp_path: Path):
@@ -405,6 +422,19 @@ def test_a_full_disk_is_no_fault_of_a_config(call: Call, tmp_path: Path, monkeyp
     assert [[one[key] for key in kept] for one in again["sweep"]["trials"]] == [
         [one[key] for key in kept] for one in whole["sweep"]["trials"]
     ]
+
+
+def test_what_is_good_is_written_when_too_many_have_failed(call: Call, tmp_path: Path):
+    """The best of those that are complete, with exit code 5; and no advice that has been followed already."""
+    (tmp_path / "it.yaml").write_text(IRIS + "sweep: {sampler: grid, side_by_side: false, params: {lr: [0.01, 1.0e+30, 1.0e+31]}}\n")
+    done = call("sweep", "it.yaml", "-q", "--no-report")
+    assert (done.exit_code, done.stdout) == (5, "runs/it-sweep\n")
+    assert done.stderr.startswith("error: 2 of 3 trials have failed; trial 2, lr 1e+31: ")
+    assert done.stderr.endswith("fix: narrow what is varied, or allow more: --max-failures 0.9\n")
+    assert load(tmp_path / "runs/it-sweep").evaluate("test")
+    none = call("sweep", "it.yaml", "-q", "--param", "lr=1e30,1e31", "--max-failures", "0.9", "--out", "none")
+    assert (none.exit_code, none.stdout) == (5, "")
+    assert none.stderr.endswith("fix: narrow what is varied\n")
 
 
 def test_no_memory_for_a_config_is_its_own_fault(tmp_path: Path):
