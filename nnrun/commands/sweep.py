@@ -109,7 +109,8 @@ def _train(whole: Sweep, signals: Signals, *, quiet: bool) -> RequirementError |
                 records, notes = whole.records(turn, signals), turn.run.notes
                 show_training(turn.run, records, turn.name, quiet=quiet or not sys.stderr.isatty(), said=notes)
             for one in turn.tried if not quiet else ():
-                say(_line(whole, one))
+                if one.ended:  # else it did not go side by side, and its own turn comes
+                    say(_line(whole, one))
     except RequirementError as error:
         if whole.best() is None:
             raise

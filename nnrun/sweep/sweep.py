@@ -212,7 +212,8 @@ class Sweep:
                 for one in tried:
                     one.seed = specs[one.number].seed
                 yield Turn(tried, f"{len(tried)} trials, {tried[0].number} to {tried[-1].number}", stack)
-                return
+                if all(one.ended for one in tried):
+                    return
         for one in tried:
             turn = Turn([one], f"trial {one.number}")
             try:
@@ -263,8 +264,11 @@ class Sweep:
             run.lock.release()
             if stopped := of_no_trial(error, run.folder):
                 raise stopped from None
+            if len(turn.tried) > 1:  # which of them is at fault is not known, or there was no memory for all: each tells of itself
+                self.at_once = 1
+                return
             failed = Ended("failed", epochs=run.state.epoch, error=fault_of(error))
-            ended = {one.number: failed for one in turn.tried}
+            ended = {turn.tried[0].number: failed}
         for one in turn.tried:
             self.tell(one, ended[one.number])
 

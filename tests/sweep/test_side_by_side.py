@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 import nnrun.builtin  # noqa: F401
 from nnrun.spec.reader import read_spec
 from nnrun.sweep.finish import finish
+from nnrun.sweep.side_by_side import TrialStack
 from nnrun.sweep.sweep import Sweep
 from nnrun.trained import load
 
@@ -122,3 +124,19 @@ def test_what_is_trained_one_after_another(tmp_path: Path, text: str, params: st
     """What differs in more than numbers, is pruned, or cannot be stacked; and what keeps the processor busy by itself."""
     (tmp_path / "it.yaml").write_text(f"{text}sweep: {json.dumps({'sampler': 'grid', **settings})[:-1]}, params: {{{params}}}}}\n")
     assert Sweep(*read_spec(tmp_path / "it.yaml"), out=tmp_path / "sweep").at_once == 1
+
+
+def test_what_fails_side_by_side_is_trained_one_after_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """No config fails for what the others are, nor because there is no memory for all of them at once."""
+    calls = []
+
+    def no_memory(stack: TrialStack, signals: Any = None) -> Iterator[Any]:
+        calls.append(len(stack.specs))
+        raise MemoryError
+        yield
+
+    monkeypatch.setattr(TrialStack, "train", no_memory)
+    sweep = swept(tmp_path, IRIS, "lr: [0.003, 0.05, 1.0e+30]")
+    assert calls == [3]
+    assert [one.state.name for one in sweep.ended()] == ["COMPLETE", "COMPLETE", "FAIL"]
+    assert sweep.at_once == 1
