@@ -23,7 +23,7 @@ from bench.peers import board as peers
 from bench.table import RESULTS
 
 SHORT = ("peers", "jobs", "start", "tables", "seeds", "sweep")
-FEWER = ("epoch", "neighbour", "tables", "pictures", "scaling")
+FEWER = ("epoch", "neighbour", "tables", "pictures")
 """Parts of which a round takes long: half as many rounds."""
 
 PACKAGES = ("nnrun", "torch", "numpy", "polars", "scikit-learn", "skorch", "keras", "lightning", "jsonargparse")

@@ -240,7 +240,7 @@ def scaling(results: Results) -> str:
         [
             f"Measured {when['date']}, load before {when['load']:g}.",
             "",
-            *table(["lenet, an epoch of 16,384 rows", *(f"batches of {name.partition('_')[2]}" for name in ways)], measured),
+            *table(["lenet, an epoch of 8,192 rows", *(f"batches of {name.partition('_')[2]}" for name in ways)], measured),
             "",
             *table(["rows of a step, one thread", "ms"], steps),
             "",
