@@ -16,14 +16,14 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from bench import epoch, health, neighbour, pictures, process, saving, scaling, seeds, steps, stream, sweep, tables
+from bench import epoch, health, neighbour, pictures, process, saving, scaling, seeds, stream, sweep, tables
 from bench.jobs import board as jobs
 from bench.measure import machine, moment, versions
 from bench.peers import board as peers
 from bench.table import RESULTS
 
-SHORT = ("peers", "jobs", "start", "tables", "seeds", "sweep")
-FEWER = ("epoch", "neighbour", "tables", "pictures", "scaling")
+SHORT = ("peers", "jobs", "start", "process", "tables", "seeds", "sweep")
+FEWER = ("epoch", "neighbour", "tables", "pictures")
 """Parts of which a round takes long: half as many rounds."""
 
 PACKAGES = ("nnrun", "torch", "numpy", "polars", "scikit-learn", "skorch", "keras", "lightning", "jsonargparse")
@@ -44,7 +44,6 @@ def main() -> None:
         "jobs": partial(jobs.jobs, **options),
         "start": partial(jobs.start, **options),
         "process": process.main,
-        "steps": steps.main,
         "epoch": epoch.main,
         "saving": saving.main,
         "seeds": seeds.main,

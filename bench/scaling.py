@@ -19,7 +19,7 @@ from typing import Any
 
 from bench.measure import rounds, seconds, spread, times
 
-ROWS = 16_384
+ROWS = 8_192
 BATCHES = (64, 256, 1024)
 """Rows of a whole batch; lenet.yaml has 64."""
 SLICES = (1, 8, 16, 64, 128, 512, 1024)

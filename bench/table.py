@@ -98,6 +98,9 @@ AIMS = (
     Aim("the iris job: nnrun over the script by hand", ("jobs", "by_hand", "times_nnrun"), 1.3, most=True, inverse=True),
     Aim("the iris job: LightningCLI over nnrun", ("jobs", "lightning_cli", "times_nnrun"), 4),
     Aim("`nnrun --help`, s", ("start", "nnrun", "seconds"), 0.25, most=True),
+    Aim("`nnrun list`, s", ("process", "list", "seconds"), 0.5, most=True),
+    Aim("`nnrun show RUN`, s", ("process", "show", "seconds"), 0.5, most=True),
+    Aim("a fault of a config, s", ("process", "config_fault", "seconds"), 0.7, most=True),
     Aim("128 seeds of iris: one alone over one of them", ("seeds", "iris_128", "cheaper"), 15),
     Aim("trials of iris: one after another over side by side", ("sweep", "iris", "faster"), 8),
     Aim("trials of digits: one after another over side by side", ("sweep", "digits", "faster"), 8),
@@ -240,7 +243,7 @@ def scaling(results: Results) -> str:
         [
             f"Measured {when['date']}, load before {when['load']:g}.",
             "",
-            *table(["lenet, an epoch of 16,384 rows", *(f"batches of {name.partition('_')[2]}" for name in ways)], measured),
+            *table(["lenet, an epoch of 8,192 rows", *(f"batches of {name.partition('_')[2]}" for name in ways)], measured),
             "",
             *table(["rows of a step, one thread", "ms"], steps),
             "",

@@ -17,8 +17,8 @@ import numpy as np
 import polars
 import torch
 
+from bench.bare import bare_epochs
 from bench.measure import rounds, seconds, spread
-from bench.steps import bare_epochs
 from nnrun.data.prepare import prepare
 from nnrun.run import open_run
 from nnrun.spec.reader import read_spec

@@ -1,5 +1,8 @@
 """`python -m nnrun` is the same program as `nnrun`."""
 
-from nnrun.cli import main
+try:
+    from nnrun.cli import main
 
-main()
+    main()
+except KeyboardInterrupt:  # before any command could take it
+    raise SystemExit(130) from None

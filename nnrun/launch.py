@@ -6,9 +6,13 @@ import logging
 import os
 from collections.abc import Sequence
 
+from nnrun.errors import EnvironmentFault
+
 
 def launch(count: int, arguments: Sequence[str]) -> int:
     """Run this program's command line on so many processes, and return the exit code of the one that failed first; 0 when none did.
+
+    One that a signal killed has no code of its own: it is a fault of the environment, which the others have told of.
 
     Args:
         arguments: of this program, `--nproc` among them.
@@ -18,13 +22,15 @@ def launch(count: int, arguments: Sequence[str]) -> int:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))  # else torchrun sets 1, and says so
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # what went wrong is told by the process that failed
+    for name in logging.root.manager.loggerDict:  # what went wrong is told by the process that failed
+        if name.startswith("torch.distributed.elastic"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
     given = ["--standalone", f"--nproc-per-node={count}", "-m", "nnrun", *_without_nproc(arguments)]
     try:
         torchrun.run(torchrun.parse_args(given))  # type: ignore[no-untyped-call]
     except ChildFailedError as error:
         _, failure = error.get_first_failure()
-        return failure.exitcode if failure.exitcode > 0 else 128 - failure.exitcode
+        return failure.exitcode if failure.exitcode > 0 else EnvironmentFault.exit_code
     except SignalException as error:
         return 128 + int(error.sigval)
     return 0

@@ -30,6 +30,8 @@ class Group(TyperGroup):
         except UsageError as error:
             told = str(self._in_our_words(error, given))
             code = tell_once(error.exit_code, lambda: say(told))
+        except KeyboardInterrupt:  # before or after what a command takes it for
+            code = 130
         code = code if isinstance(code, int) else 0
         if peers() is not None:  # what several processes exchange their numbers by is not taken down: another may be lost, or late
             sys.stdout.flush()

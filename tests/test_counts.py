@@ -1,7 +1,7 @@
 """What a step, an epoch and a start cost, in counts that no busy machine changes.
 
 Each bound is the count of the day it was last lowered. When one grows, look for the call that came in: a step of a small network is made of
-nothing else. Raise a bound only with the reason in LOG.md, and measure with `python -m bench steps process` what it costs.
+nothing else. Raise a bound only with the reason in LOG.md, and measure with `python -m bench peers process` what it costs.
 """
 
 from __future__ import annotations

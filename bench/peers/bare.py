@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from bench.bare import bare_epochs
 from bench.peers.turn import timed
 from bench.peers.work import Work
-from bench.steps import bare_epochs
 
 
 @timed

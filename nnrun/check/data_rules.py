@@ -98,15 +98,15 @@ def targets_out_of_reach(at: Examined) -> Iterator[Finding]:
     if at.data.task.classes or loss_name(at.spec) not in BY_DISTANCE:
         return
     optimizer, size, lr = at.spec.optimizer.entry.name, at.target_size, at.spec.lr
-    width = _last_width(at)
+    width, unscaled = _last_width(at), at.spec.scale_target == "none"
     if optimizer in ADAPTIVE:
         travel = lr * at.steps
         if width * (travel**2 if _hidden(at.spec) else travel) < size:
             what = f"the targets are around {size:.3g}, and {at.steps:,} steps at lr {lr:g} move each weight by {travel:.2g} at most"
-            yield Finding(what, "scale_target: standardize", ("lr",))
+            yield Finding(what, "scale_target: standardize" if unscaled else "a larger lr, or more epochs", ("lr",))
     elif optimizer == "sgd" and _hidden(at.spec) and lr * size > 1 and not at.spec.clip_grad_norm and loss_name(at.spec) == "mse":
         what = f"the targets are around {size:.3g}, so the first steps of sgd at lr {lr:g} are around {lr * size:.2g}"
-        yield Finding(what, "scale_target: standardize", ("lr",))
+        yield Finding(what, "scale_target: standardize" if unscaled else "a smaller lr", ("lr",))
 
 
 @RULES.register("NN204", on="data", severity="note")

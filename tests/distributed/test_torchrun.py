@@ -122,3 +122,26 @@ def test_nproc_is_torchrun(nnrun: Program, job: Job, tmp_path: Path):
     assert done.stderr == "error: the run folder two is not empty\nfix: give a new folder, or go on with the run in it by --resume\n"
     done = nnrun("train", "it.yaml", "--nproc", "2", "--set", "lr=x")
     assert (done.returncode, done.stderr) == (2, "error: --set:1:4: lr: 'x' is not a number\n    1 | lr=x\n      |    ^\n")
+
+
+def test_nproc_says_what_nnrun_says_and_nothing_of_torchrun(tmp_path: Path):
+    """A process that is killed is a fault of the environment, 4; SIGTERM is 143: one error each, and no line of anybody else."""
+    (tmp_path / "it.yaml").write_text(CONFIG)
+    command = [sys.executable, "-m", "nnrun", "train", "it.yaml", "--nproc", "2", "--set", "epochs=4000", "-q", "--out", "it"]
+
+    def started(*more: str) -> subprocess.Popen[str]:
+        return subprocess.Popen([*command, *more], cwd=tmp_path, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+    killed = started()
+    wait_for(tmp_path / "it" / BEST)
+    os.kill(workers(killed.pid)[1], signal.SIGKILL)
+    out, err = killed.communicate(timeout=60)
+    assert (killed.returncode, out) == (4, "")
+    assert [line[:5] for line in err.splitlines()] == ["error", "fix: "], err
+    rows = len(rows_of(tmp_path / "it"))
+    stopped = started("--resume")
+    wait_for(tmp_path / "it" / "metrics.jsonl", rows=rows + 1)
+    stopped.terminate()
+    out, err = stopped.communicate(timeout=60)
+    assert (stopped.returncode, out) == (143, "")
+    assert [line[:5] for line in err.splitlines()] == ["error", "fix: "], err
