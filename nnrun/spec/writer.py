@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import lru_cache
 from typing import Any
 
@@ -14,26 +15,13 @@ from nnrun.spec.source import is_plain_text
 
 def dump_spec(spec: Experiment) -> str:
     """Return the experiment as YAML with every default written out; `read_spec` gives an equal one back."""
-    return f"# nnrun {__version__}\n" + "".join(_dumped(key, repr(value), _Held(value)) for key, value in plain(spec).items())
-
-
-class _Held:
-    """A value that is not looked at when it is compared: what it looks like is compared beside it."""
-
-    def __init__(self, value: Any) -> None:
-        self.value = value
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Held)
-
-    def __hash__(self) -> int:
-        return 0
+    return f"# nnrun {__version__}\n" + "".join(_dumped(key, json.dumps(value)) for key, value in plain(spec).items())
 
 
 @lru_cache(maxsize=512)
-def _dumped(key: str, _: str, held: _Held) -> str:
-    """Return the lines of one key; those of many configs that differ in a few numbers are mostly the same."""
-    written: str = yaml.dump({key: held.value}, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
+def _dumped(key: str, value: str) -> str:
+    """Return the lines of one key and its value, given as JSON; those of many configs that differ in a few numbers are mostly the same."""
+    written: str = yaml.dump({key: json.loads(value)}, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
     return written
 
 
