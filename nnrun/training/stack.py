@@ -21,6 +21,7 @@ from torch.func import functional_call, vmap
 from nnrun.data.dataset import Rows
 from nnrun.data.source import RowSource, blocks
 from nnrun.model.build import passed
+from nnrun.training.eager import run_backward
 from nnrun.training.evaluate import ROWS_OF_STACK
 from nnrun.training.head import Head
 from nnrun.training.loop import Moment, Plan, State, Use, batch_uses, row_order, set_lr, stream_seed
@@ -210,7 +211,7 @@ def train_stack(
             if plan.by_step:
                 lr = set_lr(state, plan, state.epoch + number / len(uses))
             use = uses[number]
-            state.loss_sum.add_(_backward(stack, batch, use.share, shared=not orders and not plan.augment), alpha=use.rows)
+            state.loss_sum.add_(_backward(stack, state, batch, use.share, shared=not orders and not plan.augment), alpha=use.rows)
             if use.ends_group:
                 _update(state, plan, stack.paces)
             state.rows_seen += use.rows
@@ -252,10 +253,10 @@ def _augmented(
     return [torch.stack(parts) for parts in zip(*made, strict=True)]
 
 
-def _backward(stack: Stack, batch: Sequence[Tensor], share: float, *, shared: bool) -> Tensor:
+def _backward(stack: Stack, state: State, batch: Sequence[Tensor], share: float, *, shared: bool) -> Tensor:
     """Add the gradients of one batch; return the mean losses (M,). Their graph ends here: `Stack.keep` reshapes the weights in it."""
     losses_M = stack.losses(batch, shared=shared)
-    (losses_M.sum() if share == 1 else losses_M.sum() * share).backward()  # type: ignore[no-untyped-call]
+    run_backward(losses_M.sum() if share == 1 else losses_M.sum() * share, state.one)
     return losses_M.detach()
 
 
