@@ -27,6 +27,7 @@ from nnrun.training.head import head_for
 from nnrun.training.network import build_network
 from nnrun.training.stack import Stack
 from nnrun.training.stackable import unstackable
+from tests.networks import NETWORKS, some_rows, written
 
 Call = Callable[..., Result]
 IRIS = "dataset: iris\nsplit: {train: 0.6, val: 0.2, test: 0.2}\npreprocess: [standardize]\nlr: 0.02\nbatch_size: 20\nepochs: 3\nseed: 3\nlayers: [5]\n"
@@ -114,41 +115,16 @@ def test_an_optimizer_moves_each_network_as_if_it_were_alone(tmp_path: Path, opt
     require_same(train(seeds_of(tmp_path, IRIS + f"optimizer: {optimizer}\n", 2)), tmp_path)
 
 
-CONV = {"out_channels": 3, "kernel_size": 3}
-SHAPES = {1: (2, 12), 2: (2, 9, 9), 3: (2, 6, 6, 6)}
-PLAIN = "relu relu6 leaky_relu prelu elu selu celu gelu silu mish sigmoid logsigmoid hardsigmoid hardswish tanh hardtanh tanhshrink softplus softsign softshrink hardshrink softmax log_softmax softmin glu layer_norm identity"
-LAYERS: list[tuple[list[Any], tuple[int, ...]]] = [([{"linear": 8}, name], (4,)) for name in PLAIN.split()]
-LAYERS += [([{f"conv{d}d": CONV}, {f"{name}{d}d": 2 if "pool" in name else CONV}, "flatten"], SHAPES[d]) for d in SHAPES for name in ("conv", "conv_transpose", "max_pool", "avg_pool", "adaptive_avg_pool", "adaptive_max_pool")]  # fmt: skip
-LAYERS += [
-    ([{"linear": 8}, {"threshold": {"threshold": 0.1, "value": 0}}], (4,)),
-    ([{"upsample": {"scale_factor": 2}}, "flatten"], (2, 4, 4)),
-    ([{"conv2d": CONV}, {"instance_norm": {"affine": True}}, {"group_norm": 3}, "flatten"], (2, 6, 6)),
-    ([{"embedding": {"num_embeddings": 4, "embedding_dim": 3}}, "flatten"], (6,)),
-    ([{"linear": 8}, {"residual": [{"linear": 8}, "relu"]}, {"unflatten": [2, 4]}, "flatten"], (4,)),
-]
-CLASS_LOSSES: list[Any] = ["cross_entropy", {"cross_entropy": {"weight": [1.0, 2.0, 3.0]}}, {"cross_entropy": {"weight": [1.0, 2.0, 3.0], "label_smoothing": 0.1}}, "multi_margin", {"multi_margin": {"p": 2, "weight": [1.0, 2.0, 3.0]}}, {"nll": {"weight": [1.0, 2.0, 3.0]}}, "nll", {"bce_with_logits": {"pos_weight": [1.0, 2.0, 3.0]}}, "mse", "l1", "smooth_l1", "huber", "kl_div", "hinge"]  # fmt: skip
-NUMBER_LOSSES: list[Any] = ["mse", "poisson_nll", {"poisson_nll": {"full": True}}, "gaussian_nll", {"gaussian_nll": {"full": True}}]
-
-
-@pytest.mark.parametrize(
-    ("layers", "shape", "loss", "classes"),
-    [(*one, "cross_entropy", "abc") for one in LAYERS]
-    + [([{"linear": 4}, "tanh"], (4,), loss, "abc") for loss in CLASS_LOSSES]
-    + [([{"linear": 4}, "tanh"], (4,), loss, "") for loss in NUMBER_LOSSES],
-)
+@pytest.mark.parametrize(("layers", "shape", "loss", "classes"), NETWORKS)
 def test_losses_and_gradients_of_a_stack(layers: list[Any], shape: tuple[int, ...], loss: Any, classes: str):
     """Of every layer and every loss that is not on the list of exceptions: those of each network alone."""
-    task = Task(("y",), tuple(classes))
-    written = {"name": "it", "dataset": "iris", "layers": [*layers, {"linear": "auto"}], "loss": loss, "metrics": ["accuracy"] if classes else ["rmse"]}  # fmt: skip
-    specs = [check({**written, "seed": seed}) for seed in range(3)]
-    networks = [build_network(spec, task, shape, torch.device("cpu")) for spec in specs]
+    specs = [written(layers, loss, classes, seed=seed) for seed in range(3)]
+    networks = [build_network(spec, Task(("y",), tuple(classes)), shape, torch.device("cpu")) for spec in specs]
     assert unstackable(specs[0], networks[0].model, torch.device("cpu"), torch.zeros(0)) == ""
     stack = Stack({seed: seed for seed in range(3)}, (network.model for network in networks), networks[0].loss_fn, shape)
-    draw = torch.Generator().manual_seed(1)
-    x = torch.randint(0, 4, (3, 5, *shape), generator=draw).float()
-    y = torch.randint(0, 3, (3, 5), generator=draw) if classes else torch.rand(3, 5, 1, generator=draw)
+    x, y = some_rows((3, 5), shape, classes)
     targets = torch.stack([networks[0].head.encode(one) for one in y])
-    losses = stack.losses((x, targets), shared=False)
+    losses = stack.losses((x, targets), [], shared=False)
     losses.sum().backward()
     for place, network in enumerate(networks):
         expected = network.loss_fn(network.model(x[place]), targets[place])

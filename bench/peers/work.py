@@ -21,7 +21,7 @@ from nnrun.run import Run
 from nnrun.spec.experiment import Experiment
 from nnrun.spec.reader import read_spec
 from nnrun.spec.source import Source
-from nnrun.training.loop import batches_per_epoch
+from nnrun.training.step import batches_per_epoch
 
 DIGITS = """\
 dataset: digits

@@ -7,6 +7,7 @@ Nothing here is compiled or profiled. Where torch no longer has what is called d
 from __future__ import annotations
 
 import inspect
+import math
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -43,14 +44,14 @@ def run_backward(loss: Tensor, one: Tensor) -> None:
         _ENGINE.run_backward((loss,), (one,), False, False, (), allow_unreachable=True, accumulate_grad=True)
 
 
-def step_of(optimizer: Optimizer) -> Callable[[], object]:
+def step_of(optimizer: Optimizer) -> Callable[[], object] | FusedStep:
     """Return the step of an optimizer by itself: the same arithmetic as `optimizer.step()`, to the bit, without the hooks around it."""
     step = torch.no_grad()(partial(inspect.unwrap(type(optimizer).step), optimizer))
     plain = type(optimizer) in (SGD, Adam, AdamW) and len(optimizer.param_groups) == 1 and optimizer.param_groups[0]["fused"]
-    return _Fused(optimizer, step) if plain else step
+    return FusedStep(optimizer, step) if plain else step
 
 
-class _Fused:
+class FusedStep:
     """The step of SGD, Adam or AdamW as the one call of torch's kernel that it comes down to.
 
     On the way there torch sorts the tensors by device and type, and counts the step for each weight by itself: most of the time of a small
@@ -63,19 +64,45 @@ class _Fused:
         self._state: object = None
         self._kept: tuple[list[Tensor], ...] = ()
         self._counts = torch.zeros(())
+        device = optimizer.param_groups[0]["params"][0].device
+        self._by_tensor = device.type in ("cpu", "cuda")
+        self._lr, self._told = torch.zeros((), dtype=torch.float64 if device.type == "cpu" else torch.float32, device=device), math.nan
+
+    @property
+    def lr(self) -> Tensor | float:
+        """The learning rate, as the kernel reads it."""
+        return self._lr if self._by_tensor else float(self._optimizer.param_groups[0]["lr"])
+
+    @property
+    def steady(self) -> bool:
+        """Whether the step is the one call, which finds all that it needs in the same tensors each time."""
+        return self._by_tensor and self._state is self._optimizer.state
+
+    def tell_lr(self) -> None:
+        """Write the learning rate where the kernel reads it."""
+        lr = self._optimizer.param_groups[0]["lr"]
+        if lr != self._told:
+            self._lr.fill_(lr)
+            self._told = lr
 
     @torch.no_grad()
     def __call__(self) -> None:
         """Take the step."""
         optimizer, group = self._optimizer, self._optimizer.param_groups[0]
-        weights = group["params"]
+        weights, lr = group["params"], group["lr"]
         gradients = [gradient for weight in weights if (gradient := weight.grad) is not None]
-        if optimizer.state is not self._state or len(gradients) < len(weights):
-            self._step()
-            self._state = self._prepared()
-        else:
-            kernel = self._sgd if isinstance(optimizer, SGD) else self._adam
-            kernel(group, weights, gradients, getattr(optimizer, "found_inf", None))
+        if self._by_tensor:  # in every step, so that each rounds it as the others do
+            self.tell_lr()
+            group["lr"] = self.lr
+        try:
+            if optimizer.state is not self._state or len(gradients) < len(weights):
+                self._step()
+                self._state = self._prepared()
+            else:
+                kernel = self._sgd if isinstance(optimizer, SGD) else self._adam
+                kernel(group, weights, gradients, getattr(optimizer, "found_inf", None))
+        finally:
+            group["lr"] = lr
 
     def _prepared(self) -> object:
         """Take hold of what the optimizer keeps of each weight; return its state, or None when weights are not alike."""

@@ -53,21 +53,13 @@ def _stretch(x: Tensor | RowSource, first: int, end: int) -> Tensor | RowSource:
     return Chosen(x, torch.arange(first, end)) if isinstance(x, RowSource) else x[first:end]
 
 
-def figures(output_NK: Tensor, loss_fn: nn.Module, target: Tensor, scored: Scored, metrics: Sequence[str]) -> dict[str, float]:
-    """Return the loss and each metric over all rows; one wait for the device.
+def figures(output_NK: Tensor, loss_fn: nn.Module, target: Tensor, scored: Scored, metrics: Sequence[str]) -> Tensor:
+    """Return the loss and each metric (1 + metrics,) over all rows, as exact as the device has it; the loss alone when there are no rows.
 
     Args:
         target: the targets (N, …) as the loss wants them.
         scored: the outputs beside the targets as the data has them.
     """
-    made = {"loss": loss_fn(output_NK, target), **score(metrics, scored)}
-    if output_NK.device.type == "cpu":  # nothing to wait for
-        return {name: float(figure) for name, figure in made.items()}
     exact = torch.float32 if output_NK.device.type == "mps" else torch.float64
-    return dict(
-        zip(
-            made,
-            torch.stack([torch.as_tensor(figure, dtype=exact, device=output_NK.device) for figure in made.values()]).tolist(),
-            strict=True,
-        )
-    )
+    made = [loss_fn(output_NK, target), *score(metrics, scored).values()]
+    return torch.stack([torch.as_tensor(figure, dtype=exact, device=output_NK.device) for figure in made])

@@ -9,7 +9,6 @@ Shapes: N rows, B rows of a batch, K outputs. The caller keeps the records and o
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -22,9 +21,9 @@ from torch import Tensor, nn
 
 from nnrun.data.source import RowSource, batches
 from nnrun.errors import DivergedError
-from nnrun.training.device import autocast
-from nnrun.training.eager import run_backward, step_of
+from nnrun.training.eager import step_of
 from nnrun.training.group import ALONE, Group
+from nnrun.training.step import Step, batch_uses
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,7 @@ class State:
         batch: batches of the running epoch that are done.
         loss_sum: the loss over the rows of the running epoch so far, 0-d, on the device.
         rows_seen: the rows in `loss_sum`.
-        waits: whether the host reads, before each step, that every number is finite. Else the optimizer skips the step and all after it by
+        waits: whether the host reads at each step that every number is finite. Else the optimizer skips the step and all after it by
             itself, and the host reads so when the epoch ends or is saved: the default where the device would have to be waited for.
     """
 
@@ -84,9 +83,10 @@ class State:
         self.not_finite = torch.zeros((), device=self.loss_sum.device)
         self.skipped = torch.zeros((), device=self.loss_sum.device)
         self.one = torch.ones((), device=self.loss_sum.device)
+        self.skips = bool(getattr(self.optimizer, "_step_supports_amp_scaling", False))
         if self.waits is None:
-            self.waits = self.loss_sum.device.type == "cpu" or not getattr(self.optimizer, "_step_supports_amp_scaling", False)
-        if not self.waits:
+            self.waits = not self.scaler and (self.loss_sum.device.type == "cpu" or not self.skips)
+        if self.skips:
             self.optimizer.found_inf = self.not_finite  # type: ignore[attr-defined]  # as torch's own scaler tells a fused optimizer
         self.take_step = step_of(self.optimizer)
         self.searches = isinstance(self.optimizer, torch.optim.LBFGS)
@@ -138,7 +138,7 @@ def train(
     x = data[0]
     uses = batch_uses(len(x), plan)
     shuffled = plan.shuffle and plan.batch_size < len(x)  # one batch of all rows has no order
-    context = autocast(x.device, plan.precision)
+    work = Step(state, loss_fn, plan, x.device, group)
     state.model.train()
     while state.epoch < plan.epochs:
         order = row_order(plan.seed, state.epoch + 1, len(x)) if shuffled else None
@@ -151,16 +151,12 @@ def train(
                 lr = set_lr(state, plan, state.epoch + number / len(uses))
             if plan.augment:
                 batch = plan.augment(data, batch[:-1], batch[-1], state.epoch + 1)
-            if state.searches:
-                loss = _search(state, loss_fn, batch, context)
-            else:
-                loss = _backward(state, loss_fn, batch, use, context, group)
-                if use.ends_group and not _update(state, plan, loss):
+            loss = work(use, batch)
+            if use.ends_group:
+                if state.waits and state.not_finite.item():
                     what = f"the training loss ({group.total(loss).item():g}) or a gradient of it"
                     raise _diverged(state, plan, what, lr, rows=_rows_of(plan, order, number))
-
-            # The sum stays on the device: reading it here would stall every step.
-            state.loss_sum.add_(loss, alpha=use.rows)
+                state.step += 1
             state.rows_seen += use.rows
             state.batch = number + 1
             if use.ends_group and state.batch < len(uses) and due(state):
@@ -188,67 +184,6 @@ def _epoch(data: Sequence[Tensor | RowSource], order: Tensor | None, plan: Plan,
     return islice(zip(*(torch.split(one, size) for one in whole), strict=True), first, None)
 
 
-@dataclass(frozen=True)
-class Use:
-    """What becomes of one batch: its rows, its share in the rows of its update, and whether the update follows it."""
-
-    rows: int
-    share: float
-    ends_group: bool
-
-
-def batch_uses(rows: int, plan: Plan) -> list[Use]:
-    """Return the use of each batch of an epoch; the batches of one group make one update, in which each row weighs the same."""
-    sizes = [
-        min(plan.batch_size, rows - number * plan.batch_size)
-        for number in range(batches_per_epoch(rows, plan.batch_size, drop_last=plan.drop_last))
-    ]
-    groups = [sizes[first : first + plan.accumulate] for first in range(0, len(sizes), plan.accumulate)]
-    return [Use(size, size / sum(group), number == len(group) - 1) for group in groups for number, size in enumerate(group)]
-
-
-def _backward(
-    state: State, loss_fn: nn.Module, batch: tuple[Tensor, ...], use: Use, context: contextlib.AbstractContextManager[None], group: Group
-) -> Tensor:
-    """Add the gradients of one batch; return its mean loss, 0-d, on the device: of many processes, what this one adds to it.
-
-    What is added up is the mean of the gradients of all processes, so each takes as many times its part as there are of them.
-    """
-    with context:
-        loss = group.loss(state.model, loss_fn, batch, use.rows, step=state.step, last=use.ends_group)
-    factor = use.share * group.world_size
-    part = loss if factor == 1 else loss * factor
-    run_backward(state.scaler.scale(part) if state.scaler else part, state.one)
-    return loss.detach()
-
-
-def _update(state: State, plan: Plan, loss: Tensor) -> bool:
-    """Take one step of the optimiser with the gradients that have been added up; return False, before it, when something is not finite.
-
-    Where the device would have to be waited for, the optimiser skips the step, and `state.skipped` counts it.
-    """
-    if not state.scaler:  # a scaler looks for itself, and skips such a step
-        gradients = [gradient for parameter in state.parameters if (gradient := parameter.grad) is not None]
-        torch._amp_foreach_non_finite_check_and_unscale_([*gradients, loss], state.not_finite, state.one)
-        if not state.waits:
-            state.skipped.add_(state.not_finite)
-        elif state.not_finite.item():
-            return False
-    if plan.clip_grad_norm:
-        if state.scaler:
-            state.scaler.unscale_(state.optimizer)
-        nn.utils.clip_grad_norm_(state.parameters, plan.clip_grad_norm)
-    if state.scaler:
-        state.scaler.step(state.optimizer)
-        state.scaler.update()
-    else:
-        state.take_step()
-    for parameter in state.parameters:  # what zero_grad does, without its bookkeeping for profilers
-        parameter.grad = None
-    state.step += 1
-    return True
-
-
 def _refuse_skipped(state: State, plan: Plan, order: Tensor | None, batches: int) -> None:
     """Tell of the step that the optimiser was first to skip in this epoch."""
     if state.waits or not (skipped := int(state.skipped.item())):
@@ -272,23 +207,6 @@ def _diverged(state: State, plan: Plan, what: str, lr: float, *, rows: str = "")
     place = f"epoch {state.epoch + 1} of {plan.epochs}, after step {state.step}, at lr {lr:g}{rows}"
     fix = "lower lr, scale the inputs (`preprocess: [standardize]`), or set clip_grad_norm; the last checkpoint is untouched"
     return DivergedError(f"{what} is not finite in {place}", fix=fix)
-
-
-def _search(state: State, loss_fn: nn.Module, batch: tuple[Tensor, ...], context: contextlib.AbstractContextManager[None]) -> Tensor:
-    """Take one step of L-BFGS, which looks at the loss of the batch several times; return the first of these losses."""
-
-    def closure() -> Any:
-        state.optimizer.zero_grad()
-        return _backward(state, loss_fn, batch, Use(len(batch[0]), 1.0, True), context, ALONE)
-
-    loss = torch.as_tensor(state.optimizer.step(closure))
-    state.step += 1
-    return loss
-
-
-def batches_per_epoch(rows: int, batch_size: int, *, drop_last: bool) -> int:
-    """Return how many batches an epoch has; `drop_last` leaves a short last one out."""
-    return rows // batch_size if drop_last else -(-rows // batch_size)
 
 
 def set_lr(state: State, plan: Plan, epoch: float) -> float:

@@ -6,6 +6,7 @@ Shapes: N rows of a batch, K outputs, T numbers to predict.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
 
 import torch
@@ -158,7 +159,10 @@ class GaussianNLL(nn.Module):
             raise _unlike(output, "a mean and a variance for each number", target_NT)
         mean_NT, raw_NT = output.chunk(2, dim=1)
         variance_NT = F.softplus(raw_NT) + self.eps
-        return F.gaussian_nll_loss(mean_NT, target_NT, variance_NT, full=self.full, eps=self.eps, reduction=self.reduction)
+        # As torch has it, without its look for variances below 0, which would wait for the device.
+        losses = 0.5 * (variance_NT.log() + (mean_NT - target_NT) ** 2 / variance_NT)
+        losses = losses + 0.5 * math.log(2 * math.pi) if self.full else losses
+        return losses if self.reduction == "none" else losses.mean()
 
 
 class Hinge(nn.Module):

@@ -1,7 +1,7 @@
 """Metrics: scikit-learn's names and values, computed with torch where the outputs are; nothing here waits for the device.
 
-A metric is a function of `Scored`, 0-d out, float64 where the device has it, or a plain number; with leading dimensions, such as many draws
-of the rows, one value for each. The trait `task` says what it measures, `better` which way is up, and `interval` what its interval comes
+A metric is a function of `Scored`, 0-d out, float64 where the device has it; with leading dimensions, such as many draws of the rows, one
+value for each. The trait `task` says what it measures, `better` which way is up, and `interval` what its interval comes
 from (`uncertainty.py`): a `share` of the rows, the `confusion` matrix, or the `rows` themselves, at `cost` times the usual work.
 
 As in scikit-learn: a class that is in neither the targets nor the predictions does not count in a macro mean, 0/0 is 0, and several target
@@ -13,7 +13,6 @@ Shapes: N rows, K classes, T numbers to predict; before these, any leading dimen
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -28,10 +27,6 @@ if TYPE_CHECKING:
 
     from nnrun.data.dataset import Task
     from nnrun.training.head import Head
-
-
-FEW = 64
-"""Rows whose squares Python adds up faster than torch is asked to, and exactly rounded."""
 
 
 @dataclass(frozen=True)
@@ -50,16 +45,10 @@ class Targets:
         return _exact(self.y)
 
     @cached_property
-    def few(self) -> list[float] | None:
-        """The numbers themselves, where they are one target of few rows on the CPU."""
-        y = self.y
-        return y[:, 0].tolist() if y.ndim == 2 and y.shape[1] == 1 and len(y) <= FEW and y.device.type == "cpu" else None
-
-    @cached_property
-    def spread(self) -> Tensor | float:
-        """Σ (y - mean)² of each target (T,), or of the one of few rows."""
+    def spread(self) -> tuple[Tensor, Tensor]:
+        """Σ (y - mean)² of each target (T,), 1 where the target has one value only; and where it has, bool (T,)."""
         spread = ((self.exact - self.exact.mean(-2, keepdim=True)) ** 2).sum(-2)
-        return spread if self.few is None else spread.item()
+        return torch.where(spread == 0, 1.0, spread), spread == 0
 
 
 @dataclass(frozen=True)
@@ -129,15 +118,13 @@ class Scored:
         return self.truth.exact - _exact(self.predicted)
 
     @cached_property
-    def left(self) -> Tensor | float:
-        """Σ error² of each target (T,), or of the one of few rows."""
-        if self.truth.few is None:
-            return self.error.square().sum(-2)
-        return math.fsum([(y - made) ** 2 for y, (made,) in zip(self.truth.few, self.predicted.tolist(), strict=True)])
+    def left(self) -> Tensor:
+        """Σ error² of each target (T,)."""
+        return self.error.square().sum(-2)
 
 
-def score(metrics: Sequence[str], scored: Scored) -> dict[str, Tensor | float]:
-    """Return each metric, 0-d, on the device, or a plain number; {} when there are no rows."""
+def score(metrics: Sequence[str], scored: Scored) -> dict[str, Tensor]:
+    """Return each metric, 0-d, on the device; {} when there are no rows."""
     return {name: METRICS[name].build(scored) for name in metrics} if len(scored.y) else {}
 
 
@@ -242,17 +229,18 @@ def top_k_accuracy(scored: Scored) -> Tensor:
 
 
 @METRICS.register("r2", task="numbers", better="higher", interval="rows")
-def r2(scored: Scored) -> Tensor | float:
+def r2(scored: Scored) -> Tensor:
     """The share of the variance that is explained, 1 - Σ error² / Σ (y - mean)²; nan for a single row."""
     if scored.y.shape[-2] < 2:
         return scored.truth.exact.new_full(scored.y.shape[:-2], torch.nan)
-    return _explained(scored.left, scored.truth.spread)
+    return _explained(scored.left, *scored.truth.spread)
 
 
 @METRICS.register("explained_variance", task="numbers", better="higher", interval="rows")
-def explained_variance(scored: Scored) -> Tensor | float:
+def explained_variance(scored: Scored) -> Tensor:
     """1 - the variance of the errors over that of the targets: r2 that forgives a constant offset."""
-    return _explained(scored.error.var(-2, correction=0), scored.truth.exact.var(-2, correction=0))
+    whole, constant = scored.truth.spread
+    return _explained(scored.error.var(-2, correction=0) * scored.y.shape[-2], whole, constant)
 
 
 @METRICS.register("mae", task="numbers", better="lower", interval="rows")
@@ -268,10 +256,9 @@ def mse(scored: Scored) -> Tensor:
 
 
 @METRICS.register("rmse", task="numbers", better="lower", interval="rows")
-def rmse(scored: Scored) -> Tensor | float:
+def rmse(scored: Scored) -> Tensor:
     """The root of the mean squared error, in the unit of the target; the mean of the roots over several targets."""
-    mean = scored.left / scored.y.shape[-2]
-    return math.sqrt(mean) if isinstance(mean, float) else mean.sqrt().mean(-1)
+    return (scored.left / scored.y.shape[-2]).sqrt().mean(-1)
 
 
 @METRICS.register("mape", task="numbers", better="lower", interval="rows")
@@ -303,9 +290,6 @@ def _f1(scored: Scored) -> Tensor:
     return _ratio(2 * scored.hits, scored.support + scored.chosen)
 
 
-def _explained(left: Tensor | float, whole: Tensor | float) -> Tensor | float:
+def _explained(left: Tensor, whole: Tensor, constant: Tensor) -> Tensor:
     """Return the mean over targets of 1 - left / whole; for constant targets 1 when nothing is left, else 0, as in scikit-learn."""
-    if isinstance(left, float) or isinstance(whole, float):
-        return 1 - left / whole if whole else float(left == 0)
-    constant = torch.where(left == 0, 1.0, 0.0).to(whole.dtype)
-    return torch.where(whole == 0, constant, 1 - left / torch.where(whole == 0, 1.0, whole)).mean(-1)
+    return torch.where(constant, (left == 0).to(left.dtype), 1 - left / whole).mean(-1)

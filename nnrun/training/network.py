@@ -19,6 +19,7 @@ from nnrun.model.build import build_model
 from nnrun.model.incoming import MAX_PARAMETERS
 from nnrun.spec.base import no_such_name
 from nnrun.spec.experiment import Experiment, foreign_parts
+from nnrun.training.capture import Captured, can_capture
 from nnrun.training.evaluate import ROWS_AT_ONCE, figures, has_modes, outputs
 from nnrun.training.group import ALONE, Group
 from nnrun.training.head import Head, default_loss, fit_scale, head_for
@@ -60,24 +61,33 @@ class Network:
 
     def scoring(self, part: Rows) -> Callable[[], dict[str, float]]:
         """Return what scores a prepared part epoch after epoch; of few rows, what follows from the targets alone is found once."""
-        if len(part) > ROWS_AT_ONCE:
+        x = part.x
+        if len(part) > ROWS_AT_ONCE or isinstance(x, RowSource):
             return partial(self.score, part)
         target, targets = self.head.encode(part.y), Targets(part.y)
 
         @torch.inference_mode()
-        def scored() -> dict[str, float]:
-            with self._undrawn(part.x.device):
-                output_NK = outputs(self.model, part.x, precision=self.precision, modes=self.modes, group=self.group)
+        def scored(x: Tensor) -> Tensor:
+            with self._undrawn(x.device):
+                output_NK = outputs(self.model, x, precision=self.precision, modes=self.modes, group=self.group)
                 beside = Scored.of(self.head, output_NK, part.y, targets)
                 return figures(output_NK, self.loss_fn, target, beside, self.metrics)
 
-        return scored
+        modules = [*self.model.modules(), *self.loss_fn.modules()]
+        alone = self.group.world_size == 1 and not self.foreign
+        run = Captured(scored) if alone and can_capture(modules, x.device) else scored
+        return lambda: self._named(run(x))
 
     @torch.inference_mode()
     def figures(self, output_NK: Tensor, y: Tensor) -> dict[str, float]:
         """Return the loss and the metrics of outputs beside their targets."""
         with self._undrawn(output_NK.device):
-            return figures(output_NK, self.loss_fn, self.head.encode(y), Scored.of(self.head, output_NK, y), self.metrics)
+            scored = Scored.of(self.head, output_NK, y)
+            return self._named(figures(output_NK, self.loss_fn, self.head.encode(y), scored, self.metrics))
+
+    def _named(self, figures: Tensor) -> dict[str, float]:
+        """Return figures by their names; one wait for the device."""
+        return dict(zip(["loss", *self.metrics], figures.tolist(), strict=False))
 
     def _undrawn(self, device: torch.device) -> contextlib.AbstractContextManager[None]:
         """Return the context in which random numbers that a plug-in draws for an evaluation are not missed by the training."""

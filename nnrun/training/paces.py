@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from nnrun.spec.experiment import Experiment
+from nnrun.training.eager import FusedStep
 from nnrun.training.loop import State
 
 
@@ -46,7 +47,7 @@ class Paces:
         for parameter, moved in zip(state.parameters, self.moved, strict=True):
             parameter.data = moved
         state.take_step()
-        factor = state.optimizer.param_groups[0]["lr"]
+        factor = state.take_step.lr if isinstance(state.take_step, FusedStep) else state.optimizer.param_groups[0]["lr"]
         for parameter, weight, moved in zip(state.parameters, weights, self.moved, strict=True):
             parameter.data = weight
             if decaying and self.decoupled and parameter.grad is not None:

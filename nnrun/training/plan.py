@@ -17,8 +17,9 @@ from nnrun.spec.base import Location
 from nnrun.spec.experiment import Experiment
 from nnrun.training.evaluate import ROWS_AT_ONCE
 from nnrun.training.group import ALONE, Group
-from nnrun.training.loop import Plan, State, batches_per_epoch, stream_seed
+from nnrun.training.loop import Plan, State, stream_seed
 from nnrun.training.schedules import Plateau, warmed_up
+from nnrun.training.step import batches_per_epoch
 
 
 def make_plan(spec: Experiment, data: Prepared, model: nn.Module, group: Group = ALONE) -> tuple[Plan, Plateau | None]:

@@ -24,10 +24,11 @@ from nnrun.model.build import passed
 from nnrun.training.eager import run_backward
 from nnrun.training.evaluate import ROWS_OF_STACK
 from nnrun.training.head import Head
-from nnrun.training.loop import Moment, Plan, State, Use, batch_uses, row_order, set_lr, stream_seed
+from nnrun.training.loop import Moment, Plan, State, row_order, set_lr, stream_seed
 from nnrun.training.loss_modules import OfEach
 from nnrun.training.metrics import Scored, score
 from nnrun.training.paces import Paces
+from nnrun.training.step import Use, batch_uses, replayed
 
 GATHERED = 64 << 20
 """Bytes of rows that are gathered at once: an epoch of a small table, a few batches of pictures."""
@@ -47,6 +48,7 @@ class Stack:
         keys: of the networks that still train, in the order of the first dimension.
         model: a module like theirs, each of its weights (M, …).
         train_losses: the loss of each in the epoch that has ended.
+        drops: layers of dropout, whose noise comes with each batch.
     """
 
     def __init__(
@@ -71,15 +73,20 @@ class Stack:
                     chances.setdefault(name, []).append(module.p)
         self._drops = _make_visible(self._one, shape, chances)
         self.streams = [torch.Generator().manual_seed(stream_seed(seed, "dropout")) for seed in seeds.values()] if self._drops else []
+        self.drops = len(self._drops)
         self._held = _held(self.model)
-        self._loss_fn = OfEach(loss_fn)
+        self.loss_fn = OfEach(loss_fn)
 
-    def losses(self, batch: Sequence[Tensor], *, shared: bool) -> Tensor:
+    def noise(self, rows: int) -> list[Tensor]:
+        """Return what dropout multiplies so many rows with, drawn from the streams of the networks: for each layer of it, (M, B, …)."""
+        return [drop.draw(self.streams, rows) for drop in self._drops.values()]
+
+    def losses(self, batch: Sequence[Tensor], noise: Sequence[Tensor], *, shared: bool) -> Tensor:
         """Return the mean loss (M,) of each network on its batch, (M, B, …); or on one and the same, (B, …), when it is shared."""
         x, *rest = batch
-        noise = {f"{name}.noise": drop.draw(self.streams, x.shape[0 if shared else 1]) for name, drop in self._drops.items()}
-        output_MBK = self._run(self._held | noise, x, shared=shared)
-        made: Tensor = self._loss_fn(output_MBK, *(self._for_each(one) if shared else one for one in rest))
+        drawn = {f"{name}.noise": one for name, one in zip(self._drops, noise, strict=True)}
+        output_MBK = self._run(self._held | drawn, x, shared=shared)
+        made: Tensor = self.loss_fn(output_MBK, *(self._for_each(one) if shared else one for one in rest))
         return made
 
     def _run(self, weights: dict[str, Tensor], x: Tensor, *, shared: bool) -> Tensor:
@@ -104,7 +111,7 @@ class Stack:
         output_MNK = self.outputs(part.x)
         y_MN = self._for_each(part.y)
         scored = Scored(y_MN, vmap(head.predict)(output_MNK), len(head.task.classes), partial(vmap(head.probabilities), output_MNK))
-        made = {"loss": self._loss_fn(output_MNK, self._for_each(head.encode(part.y))), **score(metrics, scored)}
+        made = {"loss": self.loss_fn(output_MNK, self._for_each(head.encode(part.y))), **score(metrics, scored)}
         rows = torch.stack([figure.to(torch.float32 if part.y.device.type == "mps" else torch.float64) for figure in made.values()], 1)
         return [dict(zip(made, row, strict=True)) for row in rows.tolist()]
 
@@ -203,17 +210,20 @@ def train_stack(
     rows = len(data[0])
     uses = batch_uses(rows, plan)
     shuffled = plan.shuffle and plan.batch_size < rows
+    shared = not shuffled and not plan.augment
     stack.model.train()
+    work, working = _work(state, stack, plan, shared=shared), list(stack.keys)
     while state.epoch < plan.epochs and stack.keys:
+        if stack.keys != working:  # their weights lie in other tensors now
+            work, working = _work(state, stack, plan, shared=shared), list(stack.keys)
         orders = [row_order(plans[key].seed, state.epoch + 1, rows) for key in stack.keys] if shuffled else []
         lr = set_lr(state, plan, state.epoch + state.batch / len(uses))
         for number, batch in _batches(state, stack.keys, data, orders, plans, uses):
             if plan.by_step:
                 lr = set_lr(state, plan, state.epoch + number / len(uses))
             use = uses[number]
-            state.loss_sum.add_(_backward(stack, state, batch, use.share, shared=not orders and not plan.augment), alpha=use.rows)
-            if use.ends_group:
-                _update(state, plan, stack.paces)
+            work(use, (*batch, *stack.noise(use.rows)))
+            state.step += use.ends_group
             state.rows_seen += use.rows
             state.batch = number + 1
             if use.ends_group and state.batch < len(uses) and due(state):
@@ -253,11 +263,18 @@ def _augmented(
     return [torch.stack(parts) for parts in zip(*made, strict=True)]
 
 
-def _backward(stack: Stack, state: State, batch: Sequence[Tensor], share: float, *, shared: bool) -> Tensor:
-    """Add the gradients of one batch; return the mean losses (M,). Their graph ends here: `Stack.keep` reshapes the weights in it."""
-    losses_M = stack.losses(batch, shared=shared)
-    run_backward(losses_M.sum() if share == 1 else losses_M.sum() * share, state.one)
-    return losses_M.detach()
+def _work(state: State, stack: Stack, plan: Plan, *, shared: bool) -> Callable[[Use, tuple[Tensor, ...]], Tensor]:
+    """Return what adds the gradients of a batch and its noise, takes the step that may follow, and adds up the losses."""
+
+    def work_out(use: Use, batch: tuple[Tensor, ...]) -> Tensor:
+        parts = len(batch) - stack.drops
+        losses_M = stack.losses(batch[:parts], batch[parts:], shared=shared)
+        run_backward(losses_M.sum() if use.share == 1 else losses_M.sum() * use.share, state.one)
+        if use.ends_group:
+            _update(state, plan, stack.paces)
+        return state.loss_sum.add_(losses_M.detach(), alpha=use.rows)
+
+    return replayed(work_out, state, plan, [*stack.model.modules(), stack.loss_fn], rows=0 if shared else 1) or work_out
 
 
 def _update(state: State, plan: Plan, paces: Paces | None) -> None:
@@ -271,4 +288,3 @@ def _update(state: State, plan: Plan, paces: Paces | None) -> None:
     (paces.step(state) if paces else state.take_step())
     for parameter in state.parameters:
         parameter.grad = None
-    state.step += 1

@@ -28,8 +28,8 @@ from nnrun.runs.folder import BEST, LAST
 from nnrun.runs.resume import newest
 from nnrun.runs.signals import Signals
 from nnrun.spec.reader import read_spec
-from nnrun.training import loop
 from nnrun.training.network import Network
+from nnrun.training.step import Step
 
 CALLS = ("open", "write", "fsync", "replace", "link", "ftruncate")
 
@@ -65,7 +65,7 @@ def fail(number: int) -> Callable[[], None]:
 def arm(kind: str, at: float, extra: str) -> None:
     """Prepare this process to be hurt."""
     if kind == "step":
-        loop._update = after(int(at), loop._update, die)
+        Step.__call__ = after(int(at), Step.__call__, die)  # type: ignore[method-assign]
     elif kind == "score":
         Network.score = after(int(at), Network.score, die, before=True)  # type: ignore[method-assign]
     elif kind in ("file", "errno"):

@@ -28,8 +28,8 @@ from torch.nn.parallel import DistributedDataParallel
 import nnrun.run
 import nnrun.training.processes
 from nnrun.cli import app
-from nnrun.training import loop
 from nnrun.training.shards import own
+from nnrun.training.step import Step
 
 LOADED = (sklearn.model_selection, torch._dynamo.utils, DistributedDataParallel, nnrun.run, nnrun.training.processes)
 """What each process would take seconds to import."""
@@ -58,22 +58,26 @@ def child(job: dict[str, Any], rank: int, port: int) -> None:
 
 def arm(job: dict[str, Any], rank: int) -> None:
     """Have happen at a step what the job asks for."""
-    real, (who, at, what) = loop._update, job.get("fail", (-1, -1, ""))
+    take, update, (who, at, what) = Step.__call__, Step._update, job.get("fail", (-1, -1, ""))
 
-    def update(state: Any, *rest: Any) -> bool:
-        if state.step == job.get("stop_at") and rank == max(0, job["processes"] - 1):
+    def taken(self: Step, *given: Any) -> Any:
+        step = self._state.step
+        if step == job.get("stop_at") and rank == max(0, job["processes"] - 1):
             os.kill(os.getpid(), signal.SIGTERM)
-        if (rank, state.step) == (who, at):
+        if (rank, step) == (who, at):
             if what.startswith("SIG"):
                 os.kill(os.getpid(), getattr(signal, what))
             raise {"OSError": OSError(28, "No space left on device"), "ValueError": ValueError("a fault of ours")}[what]
-        path, step = job.get("held", ("", -1))
-        if state.step == step:
-            with Path(path).open("a") as file:
-                print(json.dumps([rank, *held(state)]), file=file)
-        return real(state, *rest)
+        return take(self, *given)
 
-    loop._update = update
+    def updated(self: Step, loss: Any) -> None:
+        path, step = job.get("held", ("", -1))
+        if self._state.step == step:
+            with Path(path).open("a") as file:
+                print(json.dumps([rank, *held(self._state)]), file=file)
+        update(self, loss)
+
+    Step.__call__, Step._update = taken, updated  # type: ignore[method-assign]
 
 
 def held(state: Any) -> list[int]:

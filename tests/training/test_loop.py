@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from nnrun.errors import DivergedError
-from nnrun.training.loop import Plan, State, batches_per_epoch, row_order, stream_seed, train
+from nnrun.training.loop import Plan, State, row_order, stream_seed, train
+from nnrun.training.step import batches_per_epoch
 
 X = torch.linspace(-1, 1, 44).reshape(11, 4)
 Y = X.sum(1, keepdim=True).sin()

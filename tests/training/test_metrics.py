@@ -21,7 +21,7 @@ from nnrun.data.dataset import Task
 from nnrun.errors import SpecError
 from nnrun.registry import METRICS
 from nnrun.training.head import default_loss, head_for
-from nnrun.training.metrics import FEW, Scored, check_metrics, default_metrics, score
+from nnrun.training.metrics import Scored, check_metrics, default_metrics, score
 
 Array = np.ndarray[Any, Any]
 MACRO: dict[str, Any] = {"average": "macro", "zero_division": 0.0}
@@ -124,18 +124,6 @@ def test_metrics_of_numbers_are_those_of_scikit_learn(name: str, case: tuple[Arr
     wanted = theirs(OF_NUMBERS[name], y.astype(np.float64), predicted.astype(np.float64))
     assert isinstance(value, float) or (value.shape == () and value.dtype == torch.float64)
     assert float(value) == pytest.approx(wanted, abs=1e-9, rel=1e-9, nan_ok=True)
-
-
-def test_few_rows_are_scored_as_many_are():
-    """Sums of up to FEW rows are made by Python, exactly rounded; torch's are the same but for the last bits."""
-    for rows in (2, 3, FEW):
-        y, predicted = torch.randn(rows, 1), torch.randn(rows, 1)
-        few, many = Scored(y, predicted), Scored(y.expand(2, rows, 1), predicted.expand(2, rows, 1))
-        for name in ("r2", "rmse"):
-            found = score([name], few)[name]
-            assert isinstance(found, float)
-            assert METRICS[name].build(many).tolist() == pytest.approx([found, found], rel=1e-13)
-    assert isinstance(score(["rmse"], Scored(torch.randn(FEW + 1, 1), torch.randn(FEW + 1, 1)))["rmse"], torch.Tensor)
 
 
 def test_every_metric_is_compared():
