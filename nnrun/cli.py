@@ -5,6 +5,7 @@ Results go to stdout (a path, a table, or one JSON document with --json), everyt
 
 from __future__ import annotations
 
+import gc
 import os
 from typing import Annotated
 
@@ -16,6 +17,9 @@ from nnrun.commands.predict import predict
 from nnrun.commands.sweep import sweep
 from nnrun.commands.train import train
 from nnrun.usage import Group
+
+OBJECTS_OF_A_START = 500_000
+"""More than importing torch and drawing a report take; collecting garbage among them took half a second."""
 
 app = typer.Typer(
     cls=Group,
@@ -41,7 +45,21 @@ app.command()(look.schema)
 def main() -> None:
     """Run the program. Waiting OpenMP threads sleep: spinning made an epoch 5 to 15 times slower beside a busy neighbour."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    _collect_later()
     app()
+
+
+def _collect_later() -> None:
+    """Look for garbage only when a start is over: torch's import makes a quarter of a million objects that all stay."""
+    usual = gc.get_threshold()
+
+    def over(phase: str, info: dict[str, int]) -> None:
+        gc.callbacks.remove(over)
+        gc.set_threshold(*usual)
+        gc.freeze()
+
+    gc.callbacks.append(over)
+    gc.set_threshold(OBJECTS_OF_A_START)
 
 
 @app.callback()

@@ -122,3 +122,28 @@ def test_a_start_imports_no_more_than_it_did(command: list[str], most: int, but:
     assert "nnrun.cli" in imported, done.stderr
     assert not imported & (HEAVY - but)
     assert len(imported) <= most, f"{len(imported)} modules, where {most} were enough"
+
+
+def test_a_start_looks_for_no_garbage(tmp_path: Path):
+    """Until training is ready; from then on Python collects as ever, and what the start made is left alone."""
+    code = """
+import gc, sys
+from nnrun import cli
+usual, before = gc.get_threshold(), [kind["collections"] for kind in gc.get_stats()]
+cli._collect_later()
+from nnrun.run import open_run
+from nnrun.spec.reader import read_spec
+open_run(*read_spec(sys.argv[1]))
+assert [kind["collections"] for kind in gc.get_stats()] == before
+kept = [[] for _ in range(cli.OBJECTS_OF_A_START)]
+assert gc.get_threshold() == usual
+assert gc.get_freeze_count() > 100_000
+ring = []
+ring.append(ring)
+del ring
+assert gc.collect() > 0
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, ROOT / "configs" / "iris.yaml"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr

@@ -258,7 +258,7 @@ def mse(scored: Scored) -> Tensor:
 @METRICS.register("rmse", task="numbers", better="lower", interval="rows")
 def rmse(scored: Scored) -> Tensor:
     """The root of the mean squared error, in the unit of the target; the mean of the roots over several targets."""
-    return (scored.left / scored.y.shape[-2]).sqrt().mean(-1)
+    return _over_targets((scored.left / scored.y.shape[-2]).sqrt())
 
 
 @METRICS.register("mape", task="numbers", better="lower", interval="rows")
@@ -270,11 +270,15 @@ def mape(scored: Scored) -> Tensor:
 @METRICS.register("max_error", task="numbers", better="lower", interval="rows")
 def max_error(scored: Scored) -> Tensor:
     """The largest absolute error, in the unit of the target; the mean of the largest ones over several targets."""
-    return scored.error.abs().amax(-2).mean(-1)
+    return _over_targets(scored.error.abs().amax(-2))
 
 
 def _exact(values: Tensor) -> Tensor:
     return values.float() if values.device.type == "mps" else values.double()  # MPS has no float64
+
+
+def _over_targets(value_T: Tensor) -> Tensor:
+    return value_T.mean(-1) if value_T.shape[-1] > 1 else value_T[..., 0]
 
 
 def _ratio(above: Tensor, below: Tensor) -> Tensor:
@@ -292,4 +296,4 @@ def _f1(scored: Scored) -> Tensor:
 
 def _explained(left: Tensor, whole: Tensor, constant: Tensor) -> Tensor:
     """Return the mean over targets of 1 - left / whole; for constant targets 1 when nothing is left, else 0, as in scikit-learn."""
-    return torch.where(constant, (left == 0).to(left.dtype), 1 - left / whole).mean(-1)
+    return _over_targets(torch.where(constant, (left == 0).to(left.dtype), 1 - left / whole))
