@@ -35,10 +35,13 @@ class Paces:
     decoupled: bool
     moved: list[Tensor] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        self._decaying = bool(self.decays.any())
+
     @torch.no_grad()
     def step(self, state: State) -> None:
         """Take one step of all networks with the gradients that have been added up."""
-        weights, decaying = [weight.data for weight in state.parameters], bool(self.decays.any())
+        weights, decaying = [weight.data for weight in state.parameters], self._decaying
         if decaying and not self.decoupled:
             for parameter, weight in zip(state.parameters, weights, strict=True):
                 if parameter.grad is not None:
