@@ -1,7 +1,7 @@
 """Run the scoreboard: `python -m bench [PART]… [--full] [--only NAME…] [--repeats N]`; prints JSON, also to bench/results.json.
 
-Without a part, those of the short run, some ten minutes; with `--full` all of them, and all peers. Parts that are not run keep the figures
-of their last run: each says when that was. `python -m bench.table --write` brings the figures into docs/benchmarks.md.
+Without a part, those of the short run, some ten minutes; with `--full` all of them but `gpu`, and all peers. Parts that are not run keep
+the figures of their last run: each says when that was. `python -m bench.table --write` brings the figures into docs/benchmarks.md.
 """
 
 from __future__ import annotations
@@ -9,14 +9,16 @@ from __future__ import annotations
 import json
 import os
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the program does, before torch is imported
+from nnrun.cli import WAITING
+
+os.environ.update(WAITING | os.environ)  # as the program does, before torch is imported
 
 import argparse
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from bench import epoch, health, neighbour, pictures, process, saving, scaling, seeds, stream, sweep, tables
+from bench import epoch, gpu, health, neighbour, pictures, process, saving, scaling, seeds, stream, sweep, tables
 from bench.jobs import board as jobs
 from bench.measure import machine, moment, versions
 from bench.peers import board as peers
@@ -54,10 +56,11 @@ def main() -> None:
         "stream": partial(stream.main, gigabytes=chosen.gigabytes),
         "pictures": pictures.main,
         "neighbour": neighbour.main,
+        "gpu": gpu.main,
     }
     if unknown := set(chosen.parts) - set(parts):
         parser.error(f"no such part: {', '.join(sorted(unknown))}; there are {', '.join(parts)}")
-    for name in chosen.parts or (parts if chosen.full else SHORT):
+    for name in chosen.parts or ([part for part in parts if part != "gpu"] if chosen.full else SHORT):
         when = moment()
         figures = parts[name](max(3, chosen.repeats // 2) if name in FEWER else chosen.repeats)
         print(json.dumps({name: figures}, indent=2), flush=True)

@@ -20,6 +20,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from nnrun.cli import WAITING
+
 ROOT = Path(__file__).parent.parent
 
 Figures = Mapping[Any, float]
@@ -72,13 +74,13 @@ def process(command: Sequence[str | Path], folder: Path, *, expected: int = 0) -
 class Child:
     """A process that answers each line with a line of JSON: one for each who takes turns, for their imports would disturb each other."""
 
-    def __init__(self, *arguments: str) -> None:
-        """Start `python -m ARGUMENTS…` in the folder of the project."""
+    def __init__(self, *arguments: str, ours: bool = False) -> None:
+        """Start `python -m ARGUMENTS…` in the folder of the project; see `environment`."""
         command = [sys.executable, "-m", *arguments]
         self.name = " ".join(arguments)
         self._said = tempfile.TemporaryFile("w+")  # noqa: SIM115 (closed by `close`; a pipe that nobody reads would fill up)
         self._process = subprocess.Popen(
-            command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._said, text=True, env=environment()
+            command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._said, text=True, env=environment(ours=ours)
         )
 
     def ask(self) -> dict[str, Any]:
@@ -113,9 +115,14 @@ def answer(turn: Callable[[], Mapping[str, Any]]) -> None:
         print(json.dumps(turn()), file=answers, flush=True)
 
 
-def environment() -> dict[str, str]:
-    """Return the environment of every process that is measured: waiting threads sleep, and nobody asks a network for a newer version."""
-    return os.environ | {"OMP_WAIT_POLICY": "PASSIVE", "PYTHONUNBUFFERED": "1"}
+def environment(*, ours: bool = False) -> dict[str, str]:
+    """Return the environment of a process that is measured: threads wait as the tool has it by itself.
+
+    Args:
+        ours: whether it is nnrun without its program, which sees to that.
+    """
+    plain = {name: value for name, value in os.environ.items() if name not in WAITING}
+    return plain | (WAITING if ours else {}) | {"PYTHONUNBUFFERED": "1"}
 
 
 def machine() -> dict[str, Any]:

@@ -48,7 +48,10 @@ def measure(name: str, peers: Sequence[str], repeats: int) -> dict[str, Any]:
     when, what = moment(), work(name)
     epochs = {peer: FEWER.get(name, what.spec.epochs) if PEERS[peer].slow else what.spec.epochs for peer in peers}
     with ExitStack() as stack:
-        children = {peer: stack.enter_context(closing(Child("bench.peers.turn", peer, name, str(epochs[peer])))) for peer in peers}
+        children = {
+            peer: stack.enter_context(closing(Child("bench.peers.turn", peer, name, str(epochs[peer]), ours=peer == "nnrun")))
+            for peer in peers
+        }
 
         def once(number: int) -> dict[tuple[str, str], float]:
             first = number % len(peers)  # so that nobody always comes after the same one

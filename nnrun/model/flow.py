@@ -55,7 +55,7 @@ def stack(parts: list[tuple[Location, Part]], at: Incoming) -> tuple[nn.Sequenti
             with torch.random.fork_rng(devices=[]):  # a plug-in's layer may draw where ours do not
                 _check_parameters(part, at, used)
             layer = part.build(at)
-            shape = at.shape if part.entry.traits.get("nested") else _tried(layer, at.shape)
+            shape = _tried(layer, at.shape)
         except LayerError as error:
             raise SpecError(f"{title(number, part)}: {error}", fix=error.fix, at=path) from None
         except SpecError as error:  # of a list inside this layer

@@ -23,6 +23,7 @@ Size = Annotated[int, Field(ge=1, le=1_000_000_000)]
 TableSize = Annotated[int, Field(ge=1, le=16_000_000)]  # float32 holds every whole number up to 16 777 216
 Chance = Annotated[float, Field(ge=0, lt=1)]
 Epsilon = Annotated[float, Field(gt=0)]
+NO_LAYERS: list[LayerPart] = []
 
 
 @LAYERS.register("linear")
@@ -253,16 +254,23 @@ def _recurrent(dropout: float, bidirectional: bool) -> dict[str, Any]:
 
 
 @LAYERS.register("residual", nested=True)
-def residual(at: Incoming, /, *, layers: Annotated[list[LayerPart], Field(min_length=1)]) -> nn.Module:
-    """Add what comes in to what a list of layers makes of it; they must keep the shape.
+def residual(
+    at: Incoming, /, *, layers: Annotated[list[LayerPart], Field(min_length=1)], shortcut: list[LayerPart] = NO_LAYERS
+) -> nn.Module:
+    """Add what comes in, or what a shortcut makes of it, to what a list of layers makes of it; both must have one shape (He et al., 2015).
 
     Args:
         layers: the layers inside, written as those outside.
+        shortcut: the layers on the way around them, where they change the shape; without any, what comes in is added as it is.
     """
     from nnrun.model.flow import numbered, stack
     from nnrun.model.modules import Residual
 
     inside, shape = stack(numbered(layers), at)
-    if shape != at.shape:
-        raise LayerError(f"adds {at.shape} to what its layers give, and that is {shape}", "end them with a layer that gives the same shape")
-    return Residual(OrderedDict(inside.named_children()))
+    around, same = stack(numbered(shortcut), at)
+    if shape != same:
+        what = f"adds {same} to what its layers give, and that is {shape}"
+        raise LayerError(what, "end them with a layer that gives the same shape, or write a `shortcut` that gives this one")
+    if shortcut and hasattr(inside, "shortcut"):
+        raise LayerError("one of its layers is named 'shortcut', which is the name of the way around them", "give it another name")
+    return Residual(OrderedDict(inside.named_children()), around=around if shortcut else None)

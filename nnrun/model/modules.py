@@ -6,6 +6,7 @@ N rows in a batch, T steps of a sequence, D features of a step, H features of th
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -58,14 +59,19 @@ class EmbedColumns(nn.Module):
 
 
 class Residual(nn.Sequential):
-    """Add what comes in to what the layers inside make of it; they keep the shape."""
+    """Add what comes in, or what a shortcut makes of it, to what the layers inside make of it; both have one shape."""
+
+    def __init__(self, *layers: Any, around: nn.Module | None = None) -> None:
+        super().__init__(*layers)
+        self.shortcut = around
 
     def forward(self, input: Tensor) -> Tensor:
         """Return (N, ...) for (N, ...)."""
         output = input
-        for layer in self:
-            output = layer(output)
-        return input + output
+        for name, layer in self.named_children():
+            if name != "shortcut":
+                output = layer(output)
+        return (input if self.shortcut is None else self.shortcut(input)) + output
 
 
 def _last_state(hidden: Tensor, directions: int) -> Tensor:

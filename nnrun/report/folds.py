@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars
 
 from nnrun.errors import CheckpointError
 from nnrun.folds import OUT_OF_FOLD
@@ -41,7 +40,7 @@ def write_folds_report(folder: Path | str) -> Path:
     folds = [_fold(folder, number) for number in range(1, summary["folds"] + 1)]
     net = load(folder / "fold-1", device="cpu")
     with drawing():
-        plots, classes = _drawn(net, polars.read_csv(folder / OUT_OF_FOLD, infer_schema=False))
+        plots, classes = _drawn(net, folder / OUT_OF_FOLD)
     over = summary["metrics"]["test"]
     name = next((name for name in over if name != "loss"), "loss")
     page = render(
@@ -74,8 +73,11 @@ def _fold(folder: Path, number: int) -> dict[str, Any]:
     return {"number": number, "rows": summary["rows"]["test"], "epoch": summary["best_epoch"], "figures": figures, "page": page}
 
 
-def _drawn(net: Trained, table: polars.DataFrame) -> tuple[list[Plot], list[dict[str, Any]]]:
+def _drawn(net: Trained, file: Path) -> tuple[list[Plot], list[dict[str, Any]]]:
     """Return the plots of the predictions of every row, and the table of the classes (empty for numbers)."""
+    import polars  # the reports of single runs come through here, and most need it for nothing else
+
+    table = polars.read_csv(file, infer_schema=False)
     if not net.task.classes:
         ends = [f"_{name}" for name in net.task.targets] if len(net.task.targets) > 1 else [""]
         y, predicted = (

@@ -11,8 +11,10 @@ import torch
 from torch import nn
 
 from nnrun.errors import SpecError
-from nnrun.model.build import LayerRow, build_model, forward_work, layer_table
+from nnrun.model.build import LayerRow, build_model, forward_work, layer_table, passed
 from nnrun.spec.parts import Part
+from nnrun.spec.reader import read_spec
+from tests.conftest import ROOT
 
 LENET = [
     {"conv2d": {"out_channels": 6, "kernel_size": 3, "name": "conv1"}},
@@ -208,6 +210,15 @@ def test_parameters_are_counted_over_the_whole_list(spec_of: Any):
     with pytest.raises(SpecError) as caught:
         build_model(spec_of({"residual": [{"linear": 4}, {"linear": 4}]}, {"linear": "auto"}), (4,), 3, "3 classes", max_parameters=50)
     assert caught.value.faults[0].what == "layer 1 (linear): 15 parameters, and 40 before it, are more than 50"
+
+
+def test_resnet18_has_the_weights_that_it_is_known_for():
+    """Of pictures of three colours and ten classes; each halving of the picture has a shortcut of its own."""
+    spec, _ = read_spec(ROOT / "examples" / "resnet18.yaml")
+    model = build_model(spec, (3, 32, 32), 10, "10 classes")
+    assert sum(weight.numel() for weight in model.parameters()) == 11_173_962
+    assert sum(name.endswith("shortcut.0.weight") for name in model.state_dict()) == 3
+    assert [tuple(shape) for _, _, shape in passed(model, (3, 32, 32)) if len(shape) == 3][-1] == (512, 1, 1)
 
 
 def test_building_does_not_import_torchs_compiler():

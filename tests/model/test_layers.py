@@ -176,6 +176,17 @@ def test_residual_adds_what_comes_in():
     assert torch.equal(layer(x), x + torch.tanh(layer.inner(x)))
 
 
+def test_residual_adds_what_its_shortcut_makes():
+    """Where the layers change the shape; its weights come after those of the layers, under its own name."""
+    halved = {"out_channels": 3, "kernel_size": 1, "stride": 2}
+    layers = [{"conv2d": {"out_channels": 3, "kernel_size": 3, "stride": 2, "padding": 1}}, "relu"]
+    layer = part("residual", layers=layers, shortcut=[{"conv2d": halved}, "tanh"]).build(Incoming((2, 6, 6), 1))
+    x = torch.rand(4, 2, 6, 6)
+    assert list(layer.state_dict()) == ["0.weight", "0.bias", "shortcut.0.weight", "shortcut.0.bias"]
+    assert torch.equal(layer(x), torch.tanh(layer.shortcut[0](x)) + torch.relu(layer.get_submodule("0")(x)))
+    assert layer(x).shape == (4, 3, 3, 3)
+
+
 @pytest.mark.parametrize("wrong", [10, -1])
 def test_embedding_says_which_number_is_outside(wrong: int):
     """A number that the table does not hold is a fault of the data, not a crash."""
@@ -254,6 +265,8 @@ REFUSED: list[tuple[str, Shape, dict[str, Any], str]] = [
     ("rrelu", (2,), {"lower": 0.5, "upper": 0.25}, "lower is 0.5, above upper, 0.25"),
     ("hardtanh", (2,), {"min_val": 1.0}, "min_val is 1, not below max_val, 1"),
     ("residual", (4,), {"layers": [{"linear": 5}]}, "adds (4,) to what its layers give, and that is (5,)"),
+    ("residual", (4,), {"layers": [{"linear": 5}], "shortcut": [{"linear": 6}]}, "adds (6,) to what its layers give, and that is (5,)"),
+    ("residual", (4,), {"layers": [{"linear": {"out_features": 5, "name": "shortcut"}}], "shortcut": [{"linear": 5}]}, "one of its layers is named 'shortcut', which is the name of the way around them"),
 ]
 
 
