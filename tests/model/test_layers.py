@@ -266,7 +266,12 @@ REFUSED: list[tuple[str, Shape, dict[str, Any], str]] = [
     ("hardtanh", (2,), {"min_val": 1.0}, "min_val is 1, not below max_val, 1"),
     ("residual", (4,), {"layers": [{"linear": 5}]}, "adds (4,) to what its layers give, and that is (5,)"),
     ("residual", (4,), {"layers": [{"linear": 5}], "shortcut": [{"linear": 6}]}, "adds (6,) to what its layers give, and that is (5,)"),
-    ("residual", (4,), {"layers": [{"linear": {"out_features": 5, "name": "shortcut"}}], "shortcut": [{"linear": 5}]}, "one of its layers is named 'shortcut', which is the name of the way around them"),
+    (
+        "residual",
+        (4,),
+        {"layers": [{"linear": {"out_features": 5, "name": "shortcut"}}], "shortcut": [{"linear": 5}]},
+        "one of its layers is named 'shortcut', which is the name of the way around them",
+    ),
 ]
 
 
