@@ -50,6 +50,11 @@ class Peers:
     run: str
     restarts: int
 
+    @property
+    def keeps_store(self) -> bool:
+        """Whether the store ends with this process."""
+        return self.rank == 0 and not self.served
+
     def store(self, timeout: timedelta = PATIENCE) -> Store:
         """Return what is noted for all of them in this life of theirs; `job_store` outlives it.
 
@@ -71,8 +76,7 @@ def _connected(peers: Peers, timeout: timedelta) -> Store:
     from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
     if peers not in STORES:
-        keeps = peers.rank == 0 and not peers.served
-        STORES[peers] = TCPStore(*peers.address, peers.world_size, keeps, timeout=timeout, wait_for_workers=False)
+        STORES[peers] = TCPStore(*peers.address, peers.world_size, peers.keeps_store, timeout=timeout, wait_for_workers=False)
     return STORES[peers]
 
 
@@ -96,9 +100,11 @@ def tell_once(code: int, tell: Callable[[], None]) -> int:
         if first:
             tell()
             asked(lambda: notes.set("code", str(code)))
-            return code
-        if asked(lambda: noted(notes, ["code"], PATIENCE), 2 * PATIENCE):
-            return int(asked(lambda: notes.get("code")))
+        elif asked(lambda: noted(notes, ["code"], PATIENCE), 2 * PATIENCE):
+            code = int(asked(lambda: notes.get("code")))
+        asked(lambda: notes.set(f"heard/{here.rank}", ""))
+        if here.keeps_store:  # it goes with this process, and those that find the same fault would find nobody to ask
+            asked(lambda: noted(notes, [f"heard/{rank}" for rank in range(here.world_size)], PATIENCE), 2 * PATIENCE)
     return code
 
 
