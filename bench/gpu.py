@@ -69,7 +69,7 @@ def steps_of(run: Run) -> Callable[[int], None]:
 
 
 def compiled_steps(run: Run) -> Callable[[int], None]:
-    """Return the same by torch.compile, as its documentation has it: a fused optimiser, CUDA graphs, nothing read or checked."""
+    """Return the same by torch.compile, tuned, without CUDA graphs: a fused optimiser, nothing read or checked."""
     model = run.network.model.to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(model.parameters(), lr=run.spec.lr, momentum=0.9, fused=True)
     context: AbstractContextManager[None] = autocast(run.device, run.spec.precision)
@@ -103,9 +103,9 @@ def waited(take: Callable[[int], None], count: int) -> tuple[float, float]:
     return 1e6 * told / count, 1e6 * (time.perf_counter() - started) / count
 
 
-def opened(config: Path, folder: Path, name: str, *settings: str) -> Run:
+def opened(config: Path, folder: Path, name: str) -> Run:
     """Return a run that is not going to be trained by itself."""
-    return open_run(*read_spec(config, list(settings)), out=folder / name)
+    return open_run(*read_spec(config), out=folder / name)
 
 
 def main(repeats: int, device: str = "cuda") -> dict[str, Any]:

@@ -124,7 +124,7 @@ def test_losses_and_gradients_of_a_stack(layers: list[Any], shape: tuple[int, ..
     stack = Stack({seed: seed for seed in range(3)}, (network.model for network in networks), networks[0].loss_fn, shape)
     x, y = some_rows((3, 5), shape, classes)
     targets = torch.stack([networks[0].head.encode(one) for one in y])
-    losses = stack.losses((x, targets), [], shared=False)
+    losses = stack.losses((x, targets), shared=False)
     losses.sum().backward()
     for place, network in enumerate(networks):
         expected = network.loss_fn(network.model(x[place]), targets[place])

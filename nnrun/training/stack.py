@@ -48,7 +48,6 @@ class Stack:
         keys: of the networks that still train, in the order of the first dimension.
         model: a module like theirs, each of its weights (M, …).
         train_losses: the loss of each in the epoch that has ended.
-        drops: layers of dropout, whose noise comes with each batch.
     """
 
     def __init__(
@@ -73,7 +72,6 @@ class Stack:
                     chances.setdefault(name, []).append(module.p)
         self._drops = _make_visible(self._one, shape, chances)
         self.streams = [torch.Generator().manual_seed(stream_seed(seed, "dropout")) for seed in seeds.values()] if self._drops else []
-        self.drops = len(self._drops)
         self._held = _held(self.model)
         self.loss_fn = OfEach(loss_fn)
 
@@ -81,10 +79,15 @@ class Stack:
         """Return what dropout multiplies so many rows with, drawn from the streams of the networks: for each layer of it, (M, B, …)."""
         return [drop.draw(self.streams, rows) for drop in self._drops.values()]
 
-    def losses(self, batch: Sequence[Tensor], noise: Sequence[Tensor], *, shared: bool) -> Tensor:
-        """Return the mean loss (M,) of each network on its batch, (M, B, …); or on one and the same, (B, …), when it is shared."""
-        x, *rest = batch
-        drawn = {f"{name}.noise": one for name, one in zip(self._drops, noise, strict=True)}
+    def losses(self, batch: Sequence[Tensor], *, shared: bool) -> Tensor:
+        """Return the mean loss (M,) of each network on its batch, (M, B, …); or on one and the same, (B, …), when it is shared.
+
+        Args:
+            batch: inputs, targets, perhaps weights, and the noise of these rows.
+        """
+        parts = len(batch) - len(self._drops)
+        x, *rest = batch[:parts]
+        drawn = {f"{name}.noise": one for name, one in zip(self._drops, batch[parts:], strict=True)}
         output_MBK = self._run(self._held | drawn, x, shared=shared)
         made: Tensor = self.loss_fn(output_MBK, *(self._for_each(one) if shared else one for one in rest))
         return made
@@ -212,7 +215,7 @@ def train_stack(
     shuffled = plan.shuffle and plan.batch_size < rows
     shared = not shuffled and not plan.augment
     stack.model.train()
-    work, working = _work(state, stack, plan, shared=shared), list(stack.keys)
+    working: list[int] = []
     while state.epoch < plan.epochs and stack.keys:
         if stack.keys != working:  # their weights lie in other tensors now
             work, working = _work(state, stack, plan, shared=shared), list(stack.keys)
@@ -267,14 +270,13 @@ def _work(state: State, stack: Stack, plan: Plan, *, shared: bool) -> Callable[[
     """Return what adds the gradients of a batch and its noise, takes the step that may follow, and adds up the losses."""
 
     def work_out(use: Use, batch: tuple[Tensor, ...]) -> Tensor:
-        parts = len(batch) - stack.drops
-        losses_M = stack.losses(batch[:parts], batch[parts:], shared=shared)
+        losses_M = stack.losses(batch, shared=shared)
         run_backward(losses_M.sum() if use.share == 1 else losses_M.sum() * use.share, state.one)
         if use.ends_group:
             _update(state, plan, stack.paces)
         return state.loss_sum.add_(losses_M.detach(), alpha=use.rows)
 
-    return replayed(work_out, state, plan, [*stack.model.modules(), stack.loss_fn], rows=0 if shared else 1) or work_out
+    return replayed(work_out, state, plan, [*stack.model.modules(), *stack.loss_fn.modules()], rows=0 if shared else 1) or work_out
 
 
 def _update(state: State, plan: Plan, paces: Paces | None) -> None:
