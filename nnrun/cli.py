@@ -5,8 +5,11 @@ Results go to stdout (a path, a table, or one JSON document with --json), everyt
 
 from __future__ import annotations
 
+import atexit
 import gc
 import os
+import sys
+from contextlib import suppress
 from typing import Annotated
 
 import typer
@@ -47,10 +50,27 @@ app.command()(look.schema)
 
 def main() -> None:
     """Run the program."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # started with it closed, as by `>&-`
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.update(WAITING | os.environ)
     _collect_later()
-    app()
+    code = None
+
+    def leave() -> None:
+        if isinstance(code, int):
+            with suppress(OSError, ValueError):  # a closed pipe: Python tells of it
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(code)
+
+    atexit.register(leave)  # the first, so that it is called as the last: all that is left to do is taking the interpreter apart, 0.1 s
+    try:
+        app()
+    except SystemExit as end:
+        code = end.code
+        raise
 
 
 def _collect_later() -> None:

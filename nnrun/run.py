@@ -37,6 +37,7 @@ from nnrun.spec.experiment import Experiment, foreign_parts, plain
 from nnrun.spec.source import Source
 from nnrun.spec.writer import dump_spec
 from nnrun.tracking.tracker import Begun, Trackers
+from nnrun.training.baselines import Baseline
 from nnrun.training.device import choose_device, choose_threads
 from nnrun.training.group import ALONE, Group
 from nnrun.training.loop import Moment, train
@@ -89,6 +90,8 @@ class Run:
 
     folder: Path
     lock: BaseFileLock
+    baselines: Sequence[Baseline] | None = None
+    """What the network has to beat, when it is known before."""
 
     def __init__(self, spec: Experiment, data: Prepared | None = None, group: Group = ALONE) -> None:
         """Make the parts; the data is prepared here unless it is given, prepared for the same split on the same device."""
@@ -367,7 +370,7 @@ class Run:
         if not self.group.first:
             return
         work = self.work * self.rows["train"] * self.state.epoch
-        found = final_outcome(self.network, self.data, self.spec, outputs, work=work)
+        found = final_outcome(self.network, self.data, self.spec, outputs, work=work, baselines=self.baselines)
         self.notes += found.notes
         self.summary = summed_up(
             found,

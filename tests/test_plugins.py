@@ -207,6 +207,21 @@ def test_a_fault_in_a_helper_is_found_there(call: Call, tmp_path: Path):
     assert done.stderr.startswith(f"error: {tmp_path}/helper_of_bad.py:2:1: plug-in bad: ValueError: no\n")
 
 
+def test_what_a_plugin_wants_done_at_the_end_is_done(tmp_path: Path, nnrun: Program):
+    """A program that leaves quickly still calls what waits for its end, and what was printed then is seen; threads are waited for. Only the
+    interpreter is not taken apart."""
+    (tmp_path / "ending.py").write_text(
+        "import atexit, os, threading, time\n"
+        "threading.Thread(target=lambda: (threading.main_thread().join(), time.sleep(0.2), print('the thread'))).start()\n"
+        "atexit.register(lambda: print('the end', end=''))\n"
+        "class Last:\n    def __del__(self, write=os.write):\n        write(1, b'taken apart')\nos.last = Last()\n"
+    )
+    (tmp_path / "it.yaml").write_text(CONFIG.replace("stray, ", ""))
+    for command, code in ((["train", "it.yaml", "-q", "--no-report", "--out", "run"], 0), (["train", "none.yaml"], 2)):
+        done = nnrun(*command, "--plugin", "ending.py", cwd=tmp_path)
+        assert (done.returncode, done.stdout.endswith("the thread\nthe end")) == (code, True), done
+
+
 def test_a_fault_while_training_is_the_plugins(my_parts: Path, call: Call):
     """A TypeError in its forward is not told as a bug of nnrun."""
     my_parts.write_text(PARTS.replace("return x + 0 * torch.rand(7).sum()", "return x + None"))

@@ -225,6 +225,16 @@ def test_a_full_disk_behind_stdout_is_an_environment_fault(flowers: Path, nnrun:
     assert (done.returncode, done.stderr.splitlines()[0]) == (4, "error: the system refused: No space left on device")
 
 
+def test_closed_streams_are_no_fault(tmp_path: Path):
+    """As a daemon may start it; what it tells goes nowhere."""
+    import subprocess
+    import sys
+
+    for command, code in (("list", 0), ("lst", 2)):
+        done = subprocess.run(["sh", "-c", f"{sys.executable} -m nnrun {command} <&- >&- 2>&-"], check=False)
+        assert done.returncode == code
+
+
 def test_a_streamed_prediction_is_the_whole_one(flowers: Path, call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """In every format, byte for byte, however few rows are read at a time; `--out` of JSON lines too."""
     rows = 5000

@@ -1,5 +1,9 @@
 """The journal of a study: a line of JSON for whatever happens, appended by one write and on the disk before anything follows from it.
 
+journal.append_logs([entry])       # on the disk when it returns
+with journal.together():           # for all trials of a turn: many lines, and on the disk at the end of the block
+    …
+
 Optuna's own file backend reads no study with a torn line, and frees its lock after 30 s, held or not. Here the system frees the lock of a
 process that is gone; what a kill or a power cut has left of a line is cut off by the next one who writes, and is not read before.
 """
@@ -8,7 +12,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +34,7 @@ class Journal(BaseJournalBackend):
         self._path, self.damaged = path, 0
         self._lock = FileLock(path.with_name(f".{path.name}.lock"))
         self._offsets = [0]  # of each line that counts, and where the next one begins
+        self._open: int | None = None
 
     def read_logs(self, log_number_from: int) -> Iterable[dict[str, Any]]:
         """Return the lines from a number on; a last one without its end is not there yet, or torn."""
@@ -61,18 +67,41 @@ class Journal(BaseJournalBackend):
             EnvironmentFault: the system refused; then no line is there.
         """
         lines = "".join(json.dumps(one, separators=(",", ":")) + "\n" for one in logs).encode()
+        with self.together() as descriptor:
+            try:
+                end = _whole(descriptor)
+                os.ftruncate(descriptor, end)
+                _write(descriptor, lines, end)
+            except OSError as error:
+                raise not_writable(self._path, error) from None
+
+    @contextmanager
+    def together(self) -> Iterator[int]:
+        """Let nobody else write, and have all that is appended within on the disk at the end; yield the file.
+
+        Raises:
+            EnvironmentFault: the system refused.
+        """
+        if self._open is not None:
+            yield self._open
+            return
         try:
-            with self._lock:
-                descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
-                try:
-                    end = _whole(descriptor)
-                    os.ftruncate(descriptor, end)
-                    _write(descriptor, lines, end)
-                    os.fsync(descriptor)
-                finally:
-                    os.close(descriptor)
+            self._lock.acquire()
+            self._open = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
+            self._lock.release()
             raise not_writable(self._path, error) from None
+        try:
+            yield self._open
+        finally:
+            descriptor, self._open = self._open, None
+            try:
+                os.fsync(descriptor)
+            except OSError as error:
+                raise not_writable(self._path, error) from None
+            finally:
+                os.close(descriptor)
+                self._lock.release()
 
 
 def _write(descriptor: int, lines: bytes, end: int) -> None:

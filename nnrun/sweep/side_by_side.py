@@ -25,7 +25,6 @@ from nnrun.spec.sweep import SweepSpec
 from nnrun.spec.writer import dump_spec
 from nnrun.stacked import StackedRun
 from nnrun.sweep.trial import Ended
-from nnrun.training.baselines import make_baselines
 from nnrun.training.device import choose_threads
 from nnrun.training.memory import check_stack
 from nnrun.training.network import load_weights
@@ -147,8 +146,6 @@ class TrialStack(StackedRun):
 
     def _write_folders(self) -> None:
         """Write the run folder of each trial, as a run by itself leaves it, but for the state to go on from."""
-        train, val = self.data.parts["train"], self.data.parts["val"]
-        baselines = make_baselines(self.data.task, train, val, self.spec.seed) if self.members else []
         seconds = {name: value / len(self.specs) for name, value in self.seconds.items()}
         facts, learned, made_by = self._facts(), fitted(self.data, self.network), self.provenance()
         source = "".join(line + "\n" for line in self._source.lines).encode()
@@ -165,7 +162,7 @@ class TrialStack(StackedRun):
             load_weights(self.network.model, member.weights)
             outputs = final_outputs(self.network, self.data)
             summary = summed_up(
-                final_outcome(self.network, self.data, spec, outputs, work=0, baselines=baselines),
+                final_outcome(self.network, self.data, spec, outputs, work=0, baselines=self.baselines),
                 name=spec.name,
                 folder=folder,
                 epochs=member.epochs,

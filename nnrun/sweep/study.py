@@ -195,6 +195,15 @@ class Worker:
         except OSError as error:
             raise not_writable(self._folder, error) from None
 
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """Let what is told of many trials reach the disk at once, where the study is a journal."""
+        from nnrun.sweep.journal import Journal
+
+        journal = getattr(self.study._storage, "_backend", None)
+        with journal.together() if isinstance(journal, Journal) else contextlib.nullcontext():
+            yield
+
     def begun(self) -> Trial:
         """Begin a new trial, which says from its first moment on who works on it."""
         from optuna.trial import Trial, TrialState, create_trial

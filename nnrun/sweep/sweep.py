@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +34,7 @@ from nnrun.sweep.space import Space, trial_seed
 from nnrun.sweep.study import WORKERS, Worker, open_study, refuse_other_rows, require_optuna
 from nnrun.sweep.trial import Ended, TrialRun, attributes, fault_of, never, of_no_trial, open_trial, prepared_for, without_test
 from nnrun.sweep.words import told_values
+from nnrun.training.baselines import Baseline, make_baselines
 from nnrun.training.record import Record
 
 if TYPE_CHECKING:
@@ -167,6 +168,11 @@ class Sweep:
         self.study.sampler = sampler_of(self.settings.sampler, self.spec.seed, self.space.parameters)
         self.study.pruner = pruner_of(self.settings.pruner, self.spec.epochs)
 
+    @cached_property
+    def baselines(self) -> list[Baseline]:
+        """What trials have to beat; worked out once, since they share their rows."""
+        return make_baselines(self.data.task, self.data.parts["train"], self.data.parts["val"], self.spec.seed)
+
     def turns(self) -> Iterator[Turn]:
         """Yield what this worker trains next until all trials have ended, also those of others; train each by `records`.
 
@@ -175,7 +181,7 @@ class Sweep:
         """
         while True:
             self._refuse_failures()
-            with self.lock:
+            with self.lock, self.worker.together():
                 taken = self._taken()
             if taken:
                 yield from self._turns_of(taken)
@@ -206,6 +212,7 @@ class Sweep:
             try:
                 specs = {one.number: self.space.experiment(one.number, one.values) for one in tried}
                 stack = TrialStack(specs, self.data, self.source, self.trial_folder)
+                stack.baselines = self.baselines
             except NnrunError:  # one of them cannot be trained, or there is no memory for all: each tells of itself
                 self.at_once = 1
             else:
@@ -236,9 +243,11 @@ class Sweep:
         data = self.data if spec.preprocess == self.preprocess else prepared_for(spec)
         refuse_other_rows(self.data.digests, data.digests, spec.dataset.entry.name)
         try:
-            return open_trial(number, spec, self.source, self.trial_folder(number), data, hopeless)
+            run = open_trial(number, spec, self.source, self.trial_folder(number), data, hopeless)
         except NnrunError as error:
             raise self.space.placed(error) from None
+        run.baselines = self.baselines if data is self.data else None
+        return run
 
     def trial_folder(self, number: int) -> Path:
         """Return the run folder of a trial."""
@@ -269,8 +278,9 @@ class Sweep:
                 return
             failed = Ended("failed", epochs=run.state.epoch, error=fault_of(error))
             ended = {turn.tried[0].number: failed}
-        for one in turn.tried:
-            self.tell(one, ended[one.number])
+        with self.worker.together():
+            for one in turn.tried:
+                self.tell(one, ended[one.number])
 
     def _hopeless(self, trial: Trial, value: float, epoch: int) -> bool:
         if self.settings.pruner == "none":

@@ -8,7 +8,9 @@ import json
 import random
 import re
 import shlex
+import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -164,6 +166,8 @@ def test_a_grid_has_every_combination_once(tmp_path: Path):
     assert values == [{"lr": lr, "seed": seed, "activation": name} for lr in (0.01, 0.1) for seed in (1, 2, 3) for name in ("relu", "tanh")]
     assert [one.user_attrs["ended"]["seed"] for one in sweep.ended()] == [1, 1, 2, 2, 3, 3] * 2
     assert load(sweep.trial_folder(11)).facts["spec"]["split"]["seed"] == 3  # the rows are those of the config's seed
+    summaries = [json.loads((sweep.trial_folder(number) / "summary.json").read_text()) for number in range(12)]
+    assert len({json.dumps(one["baselines"]) for one in summaries}) == 1  # worked out once: the seconds of it, too, are the same
     parameters = [parameter("x", "0..0.3:0.1"), parameter("n", "logint:1..3")]
     assert [one.values() for one in parameters] == [[0.0, 0.1, 0.2, pytest.approx(0.3)], None]
     assert Grid([Parameter("x", "int", 1, 3, 1)], 2)._values == {"x": 3}
@@ -356,6 +360,23 @@ def test_a_journal_is_read_past_what_is_torn(tmp_path: Path):
     assert [one["n"] for one in second.read_logs(0)] == [1, 2, 3, 4]
     assert [one["n"] for one in second.read_logs(3)] == [4]
     assert (second.damaged, len(path.read_bytes().splitlines())) == (2, 6)
+
+
+def test_lines_that_are_written_together_stay_together(tmp_path: Path):
+    """Nobody writes between them, and after an error the next can."""
+    entry = {"op_code": 0, "worker_id": "x"}
+    first, second = Journal(tmp_path / "journal.log"), Journal(tmp_path / "journal.log")
+    other = threading.Thread(target=lambda: second.append_logs([entry | {"n": 3}]))
+    with suppress(ZeroDivisionError), first.together():
+        first.append_logs([entry | {"n": 1}])
+        other.start()
+        other.join(0.3)
+        assert other.is_alive()
+        first.append_logs([entry | {"n": 2}])
+        assert [one["n"] for one in first.read_logs(0)] == [1, 2]
+        raise ZeroDivisionError
+    other.join()
+    assert [one["n"] for one in first.read_logs(0)] == [1, 2, 3]
 
 
 def table(folder: Path, more: str = "") -> None:
