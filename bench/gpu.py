@@ -114,7 +114,7 @@ def main(repeats: int, device: str = "cuda") -> dict[str, Any]:
         raise SystemExit("bench gpu: this machine has no CUDA device")
     with tempfile.TemporaryDirectory() as named:
         folder = Path(named)
-        write_rows(folder / GREY, (28, 28), 70_000)
+        write_rows(folder / GREY, (1, 28, 28), 70_000)
         write_rows(folder / COLOUR, (3, 32, 32), 6_000)
         mlp, lenet = (written(folder, f"configs/{name}.yaml", GREY, device) for name in ("fashion_mnist", "lenet"))
         iris = written(folder, "configs/iris.yaml", "", device)

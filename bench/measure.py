@@ -116,12 +116,12 @@ def answer(turn: Callable[[], Mapping[str, Any]]) -> None:
 
 
 def environment(*, ours: bool = False) -> dict[str, str]:
-    """Return the environment of a process that is measured: threads wait as the tool has it by itself.
+    """Return the environment of a process that is measured: threads wait as the tool has it, bytecode is kept as of what is installed.
 
     Args:
         ours: whether it is nnrun without its program, which sees to that.
     """
-    plain = {name: value for name, value in os.environ.items() if name not in WAITING}
+    plain = {name: value for name, value in os.environ.items() if name not in (*WAITING, "PYTHONDONTWRITEBYTECODE")}
     return plain | (WAITING if ours else {}) | {"PYTHONUNBUFFERED": "1"}
 
 

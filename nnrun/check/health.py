@@ -1,9 +1,9 @@
 """What goes wrong while a network trains, said once, at the epoch in which it is seen: small functions, each registered under its code.
 
 A rule returns a sentence with its evidence and its mend, or None. `on="weights"` looks at the network, after epochs 1, 2, 4, 8, … and the
-last, but not twice within a hundred steps; `on="losses"` at the losses so far, four times as often. Both depend on weights and losses
-alone, never on the time or on how many epochs are planned, so that a run that was stopped, or goes on longer, says the same; what only the
-last epoch shows is not kept for it.
+last, but not between the first and the 500th step; `on="losses"` at the losses so far, four times as often. Both depend on weights and
+losses alone, never on the time or on how many epochs are planned, so that a run that was stopped, or goes on longer, says the same; what
+only the last epoch shows is not kept for it.
 
 There is no rule about waiting for data: nnrun's data is in the device's memory, and nothing waits for it.
 """
@@ -28,9 +28,8 @@ if TYPE_CHECKING:
 LOOKED_AT = 256
 """Training rows that the network is looked at with; always the same ones."""
 ENOUGH_STEPS = 500
-"""Steps after which a network should answer more than one thing; and at the last epoch, however few there were."""
-FEW_STEPS = 100
-"""Steps in which a network hardly changes: it is not looked at twice within them."""
+"""Steps after which a network should answer more than one thing, as it should at the last epoch. Between its first epoch and these it is
+not looked at: to look takes as long as twenty small steps do."""
 MEND_SAME = "scale the inputs (`preprocess: [standardize]`), lower lr, or train longer"
 
 
@@ -265,7 +264,7 @@ class Health:
         self._note(record.train, record.val)
         epoch = record.epoch
         found = self._of_losses(epoch) if epoch % (1 << max(0, epoch.bit_length() - 3)) == 0 else []
-        regular = epoch & (epoch - 1) == 0 and (epoch == 1 or state.step >= FEW_STEPS)
+        regular = epoch & (epoch - 1) == 0 and (epoch == 1 or state.step >= ENOUGH_STEPS)
         if regular or last:
             seen = Weights(epoch, state.step, False, epoch > self._warmup, self._task, self._observer.look(state))
             found += self._ask("weights", epoch, seen) if regular else []

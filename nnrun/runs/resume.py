@@ -93,6 +93,10 @@ def restore(stored: Checkpoint, state: State, progress: Progress, device: torch.
         for stored_group, now in zip(optimizer["param_groups"], state.optimizer.param_groups, strict=True):
             stored_group["fused"] = now.get("fused")  # a matter of the device, not of the state
         state.optimizer.load_state_dict(optimizer)
+        for parameter, kept in state.optimizer.state.items():
+            for name, value in kept.items():
+                if isinstance(value, Tensor) and value.shape == parameter.shape and value.stride() != parameter.stride():
+                    kept[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)  # as the optimizer itself has it
         if state.scaler:
             state.scaler.load_state_dict(unpack(facts["scaler"], tensors))
         progress.restore(unpack(facts["progress"], tensors), stored.under("best"))

@@ -7,6 +7,7 @@ import os
 import re
 
 import torch
+from torch import nn
 
 from nnrun.errors import EnvironmentFault, InputError
 from nnrun.spec.experiment import DEVICE
@@ -14,6 +15,10 @@ from nnrun.training.group import ALONE, Group
 
 SMALL_STEP = 4_000_000
 """Multiply-adds of a step below which a second thread costs more than it brings (docs/benchmarks.md has the figures)."""
+
+
+CHANNELS_LAST = ("cuda",)
+"""Devices whose convolutions are faster on pictures that lie with their channels last; on CPUs a tenth is not worth other last bits."""
 
 
 def choose_device(name: str, group: Group = ALONE) -> torch.device:
@@ -42,6 +47,13 @@ def choose_device(name: str, group: Group = ALONE) -> torch.device:
         fix = f"take one of {found}" if group.world_size == 1 else f"start {torch.cuda.device_count()} processes on this machine"
         raise EnvironmentFault(f"device '{device}' does not exist; this machine has {found}", fix=fix, at=("device",))
     return device
+
+
+def bring(model: nn.Module, device: torch.device) -> None:
+    """Bring a model to a device, its filters laid as convolutions there like them; pictures on their way through the layers follow them."""
+    for module in model.to(device).modules():
+        if device.type in CHANNELS_LAST and isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+            module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def choose_threads(threads: int | str, multiply_adds: int, processes: int = 1) -> int:

@@ -20,6 +20,7 @@ from nnrun.model.incoming import MAX_PARAMETERS
 from nnrun.spec.base import no_such_name
 from nnrun.spec.experiment import Experiment, foreign_parts
 from nnrun.training.capture import Captured, can_capture
+from nnrun.training.device import bring
 from nnrun.training.evaluate import ROWS_AT_ONCE, figures, has_modes, outputs
 from nnrun.training.group import ALONE, Group
 from nnrun.training.head import Head, default_loss, fit_scale, head_for
@@ -189,5 +190,6 @@ def build_network(
     embedded = {number: (len(column.levels) + 1, column.size) for number, column in enumerate(columns) if column.kind == "code"}
     most, because = room
     model = build_model(spec, shape, head.outputs, wanted, embedded=embedded, max_parameters=most, because=because)
-    model = model.to(device) if moved else model
+    if moved:
+        bring(model, device)
     return Network(model, spec.loss.build().to(device), head, spec.metrics, spec.precision, bool(foreign_parts(spec)))
