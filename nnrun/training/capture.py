@@ -145,8 +145,7 @@ def _graph(compute: Callable[..., Tensor], batch: Sequence[Tensor]) -> Replay:
         made = compute(*places)
 
     def replay(batch: Sequence[Tensor]) -> Tensor:
-        for place, one in zip(places, batch, strict=True):
-            place.copy_(one)
+        torch._foreach_copy_(places, list(batch))
         graph.replay()
         return made
 

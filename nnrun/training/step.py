@@ -59,8 +59,17 @@ def replayed(work: Work, state: State, plan: Plan, modules: Sequence[nn.Module],
     take_step, device = state.take_step, state.loss_sum.device
     if plan.accumulate > 1 or state.scaler or not isinstance(take_step, FusedStep) or not can_capture(modules, device):
         return None
+
+    def clean(*batch: Tensor) -> Tensor:
+        try:
+            return work(Use(batch[0].shape[rows], 1.0, True), batch)
+        except RuntimeError:  # a CUDA graph that could not be made: what there is of gradients is none
+            for parameter in state.parameters:
+                parameter.grad = None
+            raise
+
     captured = Captured(
-        lambda *batch: work(Use(batch[0].shape[rows], 1.0, True), batch),
+        clean,
         steady=lambda: take_step.steady,
         prepare=take_step.tell_lr,
         exact=device.type == "cpu" or torch.are_deterministic_algorithms_enabled(),

@@ -225,3 +225,17 @@ def test_a_replayed_step_that_is_not_finite_is_not_taken():
         assert state.not_finite.item() == (number == 3)
         assert (kept == bits([weight.detach() for weight in state.parameters])) == (number == 3)
     assert len(Seen.all[0].replays) == 1
+
+
+def test_a_step_that_fails_leaves_no_gradient(monkeypatch: pytest.MonkeyPatch):
+    """As one does whose CUDA graph cannot be made: the next step would add to it."""
+    state, work = of_layers(nn.Linear(4, 1))
+
+    def fail(loss: Tensor) -> None:
+        assert all(weight.grad is not None for weight in state.parameters)
+        raise RuntimeError("operation not permitted")
+
+    monkeypatch.setattr(work, "_update", fail)
+    with pytest.raises(RuntimeError, match="not permitted"):
+        work(Use(8, 1.0, True), (torch.ones(8, 4), torch.zeros(8, 1)))
+    assert all(weight.grad is None for weight in state.parameters)
