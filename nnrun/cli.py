@@ -19,6 +19,7 @@ from nnrun.commands import judge, look
 from nnrun.commands.predict import predict
 from nnrun.commands.sweep import sweep
 from nnrun.commands.train import train
+from nnrun.plugins import LOADED
 from nnrun.usage import Group
 
 WAITING = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "850"}
@@ -59,11 +60,17 @@ def main() -> None:
     code = None
 
     def leave() -> None:
-        if isinstance(code, int):
-            with suppress(OSError, ValueError):  # a closed pipe: Python tells of it
-                sys.stdout.flush()
-                sys.stderr.flush()
-                os._exit(code)
+        if not isinstance(code, int):
+            return
+        with suppress(OSError, ValueError):
+            sys.stderr.flush()
+        if LOADED:  # a plug-in may have left a file open, which is written out with the last of its objects
+            gc.collect(0)  # so that the start is over, which freezes
+            gc.unfreeze()
+            return
+        with suppress(OSError, ValueError):  # a closed pipe: Python tells of it
+            sys.stdout.flush()
+            os._exit(code)
 
     atexit.register(leave)  # the first, so that it is called as the last: all that is left to do is taking the interpreter apart, 0.1 s
     try:

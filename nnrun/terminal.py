@@ -91,8 +91,9 @@ def _meant(error: Exception) -> NnrunError | None:
 
 
 def say(text: str) -> None:
-    """Print to stderr."""
-    print(text, file=sys.stderr, flush=True)
+    """Print to stderr; words that cannot be written are no reason to stop."""
+    with suppress(OSError):
+        print(text, file=sys.stderr, flush=True)
 
 
 def say_summary(summary: dict[str, Any]) -> None:

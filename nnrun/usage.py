@@ -13,7 +13,7 @@ from typer.core import TyperGroup
 
 from nnrun.errors import InputError, closest
 from nnrun.peers import peers, tell_once
-from nnrun.terminal import say
+from nnrun.terminal import say, user_errors
 
 UsageError: Any = typer.BadParameter.__base__
 """What every usage error is; Typer has no public name for it since it brings its own copy of click."""
@@ -26,12 +26,13 @@ class Group(TyperGroup):
         """Run a command line, and end the program with its exit code."""
         given = list(sys.argv[1:] if args is None else args) or ["--help"]
         try:
-            code = super().main(given, prog_name, *rest, **{**more, "standalone_mode": False})
+            with user_errors():  # also of what is no command: the help and the version have to be written, too
+                code = super().main(given, prog_name, *rest, **{**more, "standalone_mode": False})
+        except typer.Exit as end:
+            code = end.exit_code
         except UsageError as error:
             told = str(self._in_our_words(error, given))
             code = tell_once(error.exit_code, lambda: say(told))
-        except KeyboardInterrupt:  # before or after what a command takes it for
-            code = 130
         code = code if isinstance(code, int) else 0
         if peers() is not None:  # what several processes exchange their numbers by is not taken down: another may be lost, or late
             sys.stdout.flush()

@@ -208,18 +208,59 @@ def test_a_fault_in_a_helper_is_found_there(call: Call, tmp_path: Path):
 
 
 def test_what_a_plugin_wants_done_at_the_end_is_done(tmp_path: Path, nnrun: Program):
-    """A program that leaves quickly still calls what waits for its end, and what was printed then is seen; threads are waited for. Only the
-    interpreter is not taken apart."""
+    """What waits for the end is called, and what was printed then is seen; threads are waited for; a file that was left open is whole."""
     (tmp_path / "ending.py").write_text(
-        "import atexit, os, threading, time\n"
+        "import atexit, csv, sys, threading, time\n"
         "threading.Thread(target=lambda: (threading.main_thread().join(), time.sleep(0.2), print('the thread'))).start()\n"
         "atexit.register(lambda: print('the end', end=''))\n"
-        "class Last:\n    def __del__(self, write=os.write):\n        write(1, b'taken apart')\nos.last = Last()\n"
+        "log = open('seen.csv', 'w')\ncsv.writer(log).writerow(sys.argv[1:2])\n"
     )
     (tmp_path / "it.yaml").write_text(CONFIG.replace("stray, ", ""))
-    for command, code in ((["train", "it.yaml", "-q", "--no-report", "--out", "run"], 0), (["train", "none.yaml"], 2)):
+    for command, code in ((["train", "it.yaml", "-q", "--no-report", "--out", "run"], 0), (["check", "none.yaml"], 2)):
         done = nnrun(*command, "--plugin", "ending.py", cwd=tmp_path)
         assert (done.returncode, done.stdout.endswith("the thread\nthe end")) == (code, True), done
+        assert (tmp_path / "seen.csv").read_text() == f"{command[0]}\n"
+
+
+def test_without_plugins_the_interpreter_is_not_taken_apart(tmp_path: Path, nnrun: Program):
+    """Which takes a tenth of a second; what waits for the end is called all the same."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os\nclass Last:\n    def __del__(self, write=os.write):\n        write(1, b'taken apart')\nos.last = Last()\n"
+    )
+    done = nnrun("schema", PYTHONPATH=str(tmp_path))
+    assert (done.returncode, done.stdout.endswith("}\n")) == (0, True)
+
+
+ODD = """
+import torch
+from torch import nn
+from nnrun.registry import LAYERS
+
+
+class Odd(nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.attention = nn.MultiheadAttention(width, 1, batch_first=True)
+        self.normed = nn.utils.parametrizations.weight_norm(nn.Linear(width, width))
+        self.unused = nn.Parameter(torch.ones(3))
+
+    def forward(self, x):
+        return x + self.normed(self.attention(x[:, None], x[:, None], x[:, None])[0][:, 0])
+
+
+@LAYERS.register("odd")
+def odd(at, /):
+    '''Modules that make tuples, or take nothing, and a weight that no gradient reaches.'''
+    return Odd(at.shape[0])
+"""
+
+
+def test_a_layer_may_hold_modules_of_any_kind(tmp_path: Path, call: Call):
+    """Attention, a parametrised weight, an unused one; with momentum, of which an unused weight has none."""
+    (tmp_path / "odd.py").write_text(ODD)
+    (tmp_path / "it.yaml").write_text(CONFIG.replace("stray", "odd") + "optimizer: {sgd: {momentum: 0.9}}\n")
+    done = call("train", "it.yaml", "--plugin", "odd.py", "-q", "--no-report", "--out", "run")
+    assert (done.exit_code, done.stderr) == (0, "")
 
 
 def test_a_fault_while_training_is_the_plugins(my_parts: Path, call: Call):

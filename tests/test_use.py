@@ -225,6 +225,26 @@ def test_a_full_disk_behind_stdout_is_an_environment_fault(flowers: Path, nnrun:
     assert (done.returncode, done.stderr.splitlines()[0]) == (4, "error: the system refused: No space left on device")
 
 
+def test_words_that_cannot_be_written(tmp_path: Path):
+    """The help and the version are results, and a fault of the environment; what stderr would have said is lost, and no more."""
+    import subprocess
+    import sys
+
+    (tmp_path / "it.yaml").write_text("dataset: iris\nepochs: 2\n")
+    for command, code in (
+        ("--version >/dev/full", 4),
+        ("--help >/dev/full", 4),
+        ("list nonsense 2>/dev/full", 2),
+        ("train it.yaml --out run --no-report 2>/dev/full", 0),
+    ):
+        done = subprocess.run(
+            ["sh", "-c", f"{sys.executable} -m nnrun {command}"], check=False, cwd=tmp_path, capture_output=True, text=True
+        )
+        assert done.returncode == code, command
+        assert done.stderr in ("", "error: the system refused: No space left on device\nfix: check the disk, and where the output goes\n")
+    assert (tmp_path / "run" / "summary.json").exists()
+
+
 def test_closed_streams_are_no_fault(tmp_path: Path):
     """As a daemon may start it; what it tells goes nowhere."""
     import subprocess

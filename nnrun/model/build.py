@@ -127,8 +127,10 @@ def passed(model: nn.Module, input_shape: tuple[int, ...]) -> Iterator[tuple[nn.
     """Run one row of zeros through the model; yield each module in it with the shapes that came in and went out, in that order."""
     seen: list[tuple[nn.Module, tuple[int, ...], tuple[int, ...]]] = []
 
-    def note(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        seen.append((module, tuple(inputs[0].shape[1:]), tuple(output.shape[1:])))
+    def note(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        came, gave = (one[0] if isinstance(one, tuple) and one else one for one in (inputs, output))
+        if isinstance(came, Tensor) and isinstance(gave, Tensor):  # within a layer of a plug-in, modules may take and make anything
+            seen.append((module, tuple(came.shape[1:]), tuple(gave.shape[1:])))
 
     first = next(model.parameters(), torch.zeros(0))
     hooks = [module.register_forward_hook(note) for module in model.modules() if module is not model]

@@ -3,7 +3,7 @@
 It runs once under a dispatch mode that sees each call with its tensors. On CUDA it then becomes a CUDA graph; on the CPU, where torch has
 no such thing, a graph for the interpreter of TorchScript, which does nothing but make the calls. A replay gives what the computation gives,
 to the bit where the device does so at all. That is not taken on trust: a replay is used once it has given, from the same state, what the
-computation gave. What cannot be captured goes on as it is:
+computation gave with nothing looking on. What cannot be captured goes on as it is:
 
     what reads a number of the device, or makes a tensor whose shape depends on numbers
     modules that are not torch's or nnrun's, which may do something else next time
@@ -38,10 +38,15 @@ def can_capture(modules: Iterable[nn.Module], device: torch.device) -> bool:
     """Return whether these modules make the same calls each time, on a device whose calls can be replayed."""
     if device.type not in MOST or not hasattr(torch._C, "_create_function_from_graph") or torch.is_anomaly_enabled():
         return False
+    if nn.modules.module._has_any_global_hook():  # type: ignore[no-untyped-call]
+        return False
     return all(type(module).__module__.startswith(OWN) and not _is_hooked(module) for module in modules)
 
 
 def _is_hooked(module: nn.Module) -> bool:
+    """Return whether Python of anyone else is called on the way through a module or its gradients."""
+    if "forward" in vars(module) or any(weight._backward_hooks or weight._post_accumulate_grad_hooks for weight in module.parameters()):
+        return True
     return any((module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks))
 
 
@@ -94,12 +99,14 @@ class Captured:
         self._prepare()  # now, so that it is no part of what is captured
         recorder = (_Tape if device.type == "cpu" else _Recorder)(batch, MOST[device.type])
         with recorder:
-            made = self._compute(*batch)
+            recorded = self._compute(*batch)
         if recorder.refused or not self._steady():
             self.refused[shapes] = recorder.refused or "it will make other calls"
-            return made
+            return recorded
+        _put_back(recorder.before, drawn, device)
+        made = self._compute(*batch)  # this counts: some layers make other calls while anything looks on
         try:
-            replay = recorder.replay(made) if isinstance(recorder, _Tape) else _graph(self._compute, batch)
+            replay = recorder.replay(recorded) if isinstance(recorder, _Tape) else _graph(self._compute, batch)
             if self._same(replay, batch, made, recorder.before, drawn):
                 self.replays[shapes] = replay
             else:
@@ -111,9 +118,7 @@ class Captured:
     def _same(self, replay: Replay, batch: Sequence[Tensor], made: Tensor, before: Sequence[tuple[Tensor, Tensor]], drawn: Tensor) -> bool:
         """Return whether a replay from the state before gives what the computation gave; the state is that after it either way."""
         after, drawn_after = [_bytes(tensor).clone() for tensor, _ in before], _random_state(made.device)
-        for tensor, stored in before:
-            _bytes(tensor).copy_(stored)
-        _draw_on(drawn, made.device)
+        _put_back(before, drawn, made.device)
         alike = False
         try:
             alike = self._alike(replay(batch), made) and torch.equal(_random_state(made.device), drawn_after)
@@ -136,6 +141,13 @@ def _random_state(device: torch.device) -> Tensor:
 
 def _draw_on(state: Tensor, device: torch.device) -> None:
     torch.set_rng_state(state) if device.type == "cpu" else torch.cuda.set_rng_state(state, device)
+
+
+def _put_back(before: Iterable[tuple[Tensor, Tensor]], drawn: Tensor, device: torch.device) -> None:
+    """Bring memory and the random state back to what they were."""
+    for tensor, stored in before:
+        _bytes(tensor).copy_(stored)
+    _draw_on(drawn, device)
 
 
 def _graph(compute: Callable[..., Tensor], batch: Sequence[Tensor]) -> Replay:

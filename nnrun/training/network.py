@@ -67,7 +67,7 @@ class Network:
             return partial(self.score, part)
         target, targets = self.head.encode(part.y), Targets(part.y)
 
-        @torch.inference_mode()
+        @torch.no_grad()  # in inference mode, recurrent layers in bfloat16 make other calls once they are looked at
         def scored(x: Tensor) -> Tensor:
             with self._undrawn(x.device):
                 output_NK = outputs(self.model, x, precision=self.precision, modes=self.modes, group=self.group)

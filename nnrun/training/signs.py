@@ -164,9 +164,10 @@ class Observer:
             copies = [parameter.detach().clone().requires_grad_() for parameter, _ in some]
             trial = self._optimizer(copies, lr)
             for copy, (parameter, gradient) in zip(copies, some, strict=True):
-                copy.grad = gradient * shorter
                 memory = state.optimizer.state.get(parameter, {})
-                trial.state[copy].update({key: value.clone() if isinstance(value, Tensor) else value for key, value in memory.items()})
+                copy.grad = gradient * shorter if memory or not state.optimizer.state else None  # a weight that nothing uses is left alone
+                if memory:
+                    trial.state[copy].update({key: value.clone() if isinstance(value, Tensor) else value for key, value in memory.items()})
             step_of(trial)()
             moved += [(own(copy.detach()) - own(parameter.detach())).norm() for copy, (parameter, _) in zip(copies, some, strict=True)]
         return _whole(self._network.group.norms(moved))

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import nnrun.builtin  # noqa: F401
-from nnrun.data.dataset import Task
+from nnrun.data.dataset import Rows, Task
 from nnrun.errors import DataError
 from nnrun.training import capture, step
 from nnrun.training.capture import Captured
@@ -163,6 +163,17 @@ def test_a_module_of_anyone_else_is_not_captured():
     hooked.register_forward_hook(lambda *given: None)
     of_layers(hooked)
     assert not Seen.all
+    for name in ("register_hook", "register_post_accumulate_grad_hook"):
+        watched = nn.Linear(4, 1)
+        getattr(watched.weight, name)(lambda gradient: None)
+        of_layers(watched)
+    patched = nn.Linear(4, 1)
+    patched.forward = lambda input: input  # type: ignore[method-assign]
+    of_layers(patched)
+    everywhere = nn.modules.module.register_module_forward_hook(lambda *given: None)
+    of_layers(nn.Linear(4, 1))
+    everywhere.remove()
+    assert not Seen.all
     of_layers(nn.Linear(4, 1))
     assert len(Seen.all) == 1
 
@@ -239,3 +250,17 @@ def test_a_step_that_fails_leaves_no_gradient(monkeypatch: pytest.MonkeyPatch):
     with pytest.raises(RuntimeError, match="not permitted"):
         work(Use(8, 1.0, True), (torch.ones(8, 4), torch.zeros(8, 1)))
     assert all(weight.grad is None for weight in state.parameters)
+
+
+@pytest.mark.parametrize("layer", ["gru", "lstm", "rnn"])
+def test_a_computation_that_differs_once_it_is_looked_at_is_as_if_it_were_not(layer: str):
+    """In inference mode and bfloat16, recurrent layers make other calls under a dispatch mode; scoring in it, and as a run scores."""
+    spec = written([{layer: 4}], "cross_entropy", "abc", seed=2, precision="bfloat16")
+    network = build_network(spec, Task(("y",), ("a", "b", "c")), (6, 3), CPU)
+    torch.manual_seed(3)
+    rows = Rows(torch.randn(9, 6, 3), torch.arange(9) % 3)
+    wanted = network.score(rows)
+    scored, run = network.scoring(rows), Captured(torch.inference_mode()(lambda x: network.outputs(x)))
+    for _ in range(4):
+        assert scored() == wanted
+        assert torch.equal(run(rows.x), network.outputs(rows.x))
