@@ -51,8 +51,11 @@ app.command()(look.schema)
 
 def main() -> None:
     """Run the program."""
+    while (lowest := os.open(os.devnull, os.O_RDWR)) < 3:
+        pass  # started with a stream closed, as by `>&-`: no file that is opened later shall be in its place
+    os.close(lowest)
     for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:  # started with it closed, as by `>&-`
+        if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.update(WAITING | os.environ)

@@ -27,12 +27,13 @@ class Group(TyperGroup):
         given = list(sys.argv[1:] if args is None else args) or ["--help"]
         try:
             with user_errors():  # also of what is no command: the help and the version have to be written, too
-                code = super().main(given, prog_name, *rest, **{**more, "standalone_mode": False})
+                try:
+                    code = super().main(given, prog_name, *rest, **{**more, "standalone_mode": False})
+                except UsageError as error:
+                    told = str(self._in_our_words(error, given))
+                    code = tell_once(error.exit_code, lambda: say(told))
         except typer.Exit as end:
             code = end.exit_code
-        except UsageError as error:
-            told = str(self._in_our_words(error, given))
-            code = tell_once(error.exit_code, lambda: say(told))
         code = code if isinstance(code, int) else 0
         if peers() is not None:  # what several processes exchange their numbers by is not taken down: another may be lost, or late
             sys.stdout.flush()

@@ -24,6 +24,7 @@ from nnrun.errors import DivergedError
 from nnrun.model.build import forward_work, layer_table
 from nnrun.model.flow import count_parameters
 from nnrun.training.device import choose_threads
+from nnrun.training.eager import Search
 from nnrun.training.loop import row_order, train
 from nnrun.training.loss_modules import training_loss
 from nnrun.training.network import Network, network_for
@@ -245,7 +246,7 @@ def _draw_weights(model: nn.Module, seed: int) -> None:
 
 def _least(model: nn.Module, loss: Callable[[], Tensor], until: float) -> float:
     """Return the least loss that L-BFGS finds, until it finds no lower one or the time is over."""
-    search = torch.optim.LBFGS([p for p in model.parameters() if p.requires_grad], max_iter=10, line_search_fn="strong_wolfe")
+    search = Search([p for p in model.parameters() if p.requires_grad], max_iter=10, line_search_fn="strong_wolfe")
     seen: list[float] = []
 
     def closure() -> Tensor:

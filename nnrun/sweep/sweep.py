@@ -170,7 +170,7 @@ class Sweep:
 
     @cached_property
     def baselines(self) -> list[Baseline]:
-        """What trials have to beat; worked out once, since they share their rows."""
+        """What trials have to beat; worked out once, since they share their rows, of which it is fitted on as many as a second allows."""
         return make_baselines(self.data.task, self.data.parts["train"], self.data.parts["val"], self.spec.seed)
 
     def turns(self) -> Iterator[Turn]:
@@ -213,7 +213,7 @@ class Sweep:
                 specs = {one.number: self.space.experiment(one.number, one.values) for one in tried}
                 stack = TrialStack(specs, self.data, self.source, self.trial_folder)
                 stack.baselines = self.baselines
-            except NnrunError:  # one of them cannot be trained, or there is no memory for all: each tells of itself
+            except Exception:  # noqa: BLE001 (one of them cannot be trained, or there is no memory for all: each tells of itself)
                 self.at_once = 1
             else:
                 for one in tried:
@@ -242,11 +242,12 @@ class Sweep:
         spec = self.space.experiment(number, values)
         data = self.data if spec.preprocess == self.preprocess else prepared_for(spec)
         refuse_other_rows(self.data.digests, data.digests, spec.dataset.entry.name)
+        baselines = self.baselines if data is self.data else None
         try:
             run = open_trial(number, spec, self.source, self.trial_folder(number), data, hopeless)
         except NnrunError as error:
             raise self.space.placed(error) from None
-        run.baselines = self.baselines if data is self.data else None
+        run.baselines = baselines
         return run
 
     def trial_folder(self, number: int) -> Path:

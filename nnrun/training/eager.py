@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim import SGD, Adam, AdamW, Optimizer
+from torch.optim import LBFGS, SGD, Adam, AdamW, Optimizer
 
 _ENGINE = getattr(torch.autograd.Variable, "_execution_engine", None)
 
@@ -30,6 +30,14 @@ def leave_the_compiler_out() -> None:
     for method in vars(Optimizer).values():
         if (guarded := getattr(method, "__wrapped__", None)) is not None and not hasattr(guarded, "__dynamo_disable"):
             guarded.__dynamo_disable = guarded
+
+
+class Search(LBFGS):
+    """torch's L-BFGS, for weights however they lie: torch's own takes a gradient for one row of numbers, which filters need not be."""
+
+    def _gather_flat_grad(self) -> Tensor:
+        each = (torch.zeros_like(one) if one.grad is None else one.grad for one in self._params)
+        return torch.cat([gradient.reshape(-1) for gradient in each])
 
 
 def run_backward(loss: Tensor, one: Tensor) -> None:

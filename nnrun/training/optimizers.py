@@ -235,7 +235,9 @@ def lbfgs(
         history_size: how many of the last changes make the curvature.
         line_search_fn: strong_wolfe searches how far to go; null goes `lr` far.
     """
-    return torch.optim.LBFGS(
+    from nnrun.training.eager import Search
+
+    return Search(
         _given(parameters),
         lr,
         max_iter=max_iter,

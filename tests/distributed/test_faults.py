@@ -89,6 +89,12 @@ def test_what_all_find_is_told_once(what: str, job: Job, config: Path):
     assert done.out == ""
 
 
+def test_a_command_that_is_misspelt_is_told_once(job: Job, config: Path):
+    """As by one process: no fault of ours, and exit code 2."""
+    done = job(2, "trian", config, folder=config.parent)
+    assert (done.codes, done.err.splitlines()[0], done.err.count("error: ")) == ([2, 2], "error: nnrun has no command 'trian'", 1)
+
+
 @pytest.mark.parametrize("fault", [[], ["--set", "optimizer=lbfgs"]])
 def test_without_torchrun_the_first_process_keeps_the_store(fault: list[str], job: Job, config: Path):
     """RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT are enough, as Kubernetes sets them."""

@@ -86,6 +86,27 @@ def test_trials_side_by_side_are_those_trained_alone(tmp_path: Path, text: str, 
     require_same(swept(tmp_path / "together", text, params), swept(tmp_path / "alone", text, params, side_by_side=False))
 
 
+def test_what_is_told_of_a_turn_reaches_the_disk_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Two lines or more of each of four trials: the journal is synced once before they are trained, and once after."""
+    import os
+
+    (tmp_path / "it.yaml").write_text(f"{IRIS}sweep: {{sampler: grid, params: {{{PACES}}}}}\n")
+    sweep, real, synced = Sweep(*read_spec(tmp_path / "it.yaml"), out=tmp_path / "sweep"), os.fsync, list[str]()
+
+    def fsync(descriptor: int) -> None:
+        synced.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    turn = next(sweep.turns())
+    assert len(turn.tried) == 4
+    assert sum(file.endswith("journal.log") for file in synced) == 1
+    for _ in sweep.records(turn):
+        pass
+    assert sum(file.endswith("journal.log") for file in synced) == 2
+    assert len((tmp_path / "sweep" / "journal.log").read_text().splitlines()) >= 16
+
+
 def test_one_that_diverges_fails_alone(tmp_path: Path):
     """It is recorded with its error, and the others are what they are without it."""
     text = IRIS + "optimizer: sgd\n"

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from nnrun.cli import app
 from nnrun.run import Run, open_run
 from nnrun.runs.folder import BEST, LAST
 from nnrun.spec.reader import read_spec
@@ -50,6 +53,23 @@ def test_a_run_of_filters_with_channels_last_goes_on(monkeypatch: pytest.MonkeyP
     finish(run)
     for name in (BEST, LAST):
         assert (hurt / name).read_bytes() == (straight / name).read_bytes()
+
+
+def test_filters_with_channels_last_are_searched(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """By L-BFGS, in a training and in a check, whose numbers are those of filters that lie otherwise, but for rounding."""
+    (tmp_path / "it.yaml").write_text(
+        CNN.replace("batch_size: 64\n", "batch_size: all\n").replace("lr: 0.01", "lr: 0.1") + "optimizer: {lbfgs: {max_iter: 2}}\n"
+    )
+    lines: list[str] = []
+    for name, where in (("one", ("cpu",)), ("other", ())):
+        monkeypatch.setattr(device, "CHANNELS_LAST", where)
+        run = open_run(*read_spec(tmp_path / "it.yaml"), out=tmp_path / name)
+        finish(run)
+        checked = CliRunner().invoke(app, ["check", str(tmp_path / "it.yaml"), "--set", "optimizer=adam"])
+        assert checked.exit_code == 0, checked.output
+        lines.append((tmp_path / name / "metrics.jsonl").read_text().splitlines()[-1])
+    one, other = (json.loads(line)["train"]["loss"] for line in lines)
+    assert one == pytest.approx(other, rel=1e-3)
 
 
 def test_a_checkpoint_is_the_same_however_filters_lie(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
