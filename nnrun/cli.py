@@ -24,7 +24,7 @@ from nnrun.usage import Group
 
 WAITING = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "850"}
 """How threads that share a step wait for each other. Sleeping at once makes it half as long again; looking out for as long as GNU's OpenMP
-does by itself, 4 to 15 times as long beside a busy process. So they look out for some 10 µs there; other OpenMPs sleep."""
+does by itself, 4 to 15 times as long beside a busy process. So they look out for some 20 µs there; other OpenMPs sleep."""
 OBJECTS_OF_A_START = 500_000
 """More than importing torch and drawing a report take; collecting garbage among them took half a second."""
 
@@ -51,12 +51,7 @@ app.command()(look.schema)
 
 def main() -> None:
     """Run the program."""
-    while (lowest := os.open(os.devnull, os.O_RDWR)) < 3:
-        pass  # started with a stream closed, as by `>&-`: no file that is opened later shall be in its place
-    os.close(lowest)
-    for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+    _open_streams()
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.update(WAITING | os.environ)
     _collect_later()
@@ -81,6 +76,16 @@ def main() -> None:
     except SystemExit as end:
         code = end.code
         raise
+
+
+def _open_streams() -> None:
+    """Give streams that were closed at the start, as by `>&-`, to nobody: no file that is opened later shall be in their place."""
+    while (lowest := os.open(os.devnull, os.O_RDWR)) < 3:
+        pass
+    os.close(lowest)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
 
 
 def _collect_later() -> None:

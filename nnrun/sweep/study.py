@@ -195,14 +195,12 @@ class Worker:
         except OSError as error:
             raise not_writable(self._folder, error) from None
 
-    @contextlib.contextmanager
-    def together(self) -> Iterator[None]:
-        """Let what is told of many trials reach the disk at once, where the study is a journal."""
+    def together(self) -> contextlib.AbstractContextManager[Any]:
+        """Return the context in which what is told of many trials reaches the disk at once, where the study is a journal."""
         from nnrun.sweep.journal import Journal
 
         journal = getattr(self.study._storage, "_backend", None)
-        with journal.together() if isinstance(journal, Journal) else contextlib.nullcontext():
-            yield
+        return journal.together() if isinstance(journal, Journal) else contextlib.nullcontext()
 
     def begun(self) -> Trial:
         """Begin a new trial, which says from its first moment on who works on it."""

@@ -45,7 +45,8 @@ def can_capture(modules: Iterable[nn.Module], device: torch.device) -> bool:
 
 def _is_hooked(module: nn.Module) -> bool:
     """Return whether Python of anyone else is called on the way through a module or its gradients."""
-    if "forward" in vars(module) or any(weight._backward_hooks or weight._post_accumulate_grad_hooks for weight in module.parameters()):
+    own = module.parameters(recurse=False)  # those inside are asked for theirs
+    if "forward" in vars(module) or any(weight._backward_hooks or weight._post_accumulate_grad_hooks for weight in own):
         return True
     return any((module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks))
 
